@@ -1,0 +1,1 @@
+"""From prompts to preference pairs: sources, tokenising, candidates, pairs, collating."""
