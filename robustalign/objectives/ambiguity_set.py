@@ -1,0 +1,166 @@
+"""What every ambiguity set is: a map from the losses of a batch to its worst law near the nominal one.
+
+A set answers sup over laws P near Q of E_P[l], where Q is the nominal law of the batch (uniform, or a prior weight
+per pair). By Danskin's theorem the gradient of that supremum is the gradient of E_P[l] with the maximising P held
+fixed, so the weights carry no gradient: the robust value is a weighted sum, and a training step a weighted backward.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class RobustValue:
+    """The answer of an ambiguity set for ``N`` losses."""
+
+    value: Tensor
+    """0-dim: sum_i weights_i losses_i / N, the expected loss under the worst law; differentiable in the losses."""
+    weights: Tensor
+    """``[N]``, no gradient, on the losses' device and dtype: N times the worst law's probabilities, so mean 1, save
+    for unnormalised or streaming sets. A sum of separately weighted micro-batches is the same as the whole."""
+    dual: float
+    """The set's dual variable (see the set); nan where it has none."""
+    ess: float
+    """Effective sample size 1 / sum p_i^2 in pairs, of the normalised weights."""
+    divergence: float
+    """Realised distance of the worst law from the nominal one, in the unit of the set's radius."""
+    n: int
+    """Pairs with a positive prior weight; a radius has a meaning only together with it."""
+    clamped: float = 0.0
+    """Share of the pairs whose weight was cut."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorstLaw:
+    """A worst law before it meets the loss tensor; all in fp64 on the CPU."""
+
+    probabilities: Tensor
+    """``[N]``, summing to 1 save for an unnormalised set."""
+    dual: float = math.nan
+    divergence: float = 0.0
+    clamped: float = 0.0
+
+
+class AmbiguitySet(ABC):
+    """Base of all ambiguity sets: a dataclass whose fields are its config keys.
+
+    A subclass sets ``name`` and ``_worst_law``. A module of this package that defines one is found by itself;
+    nothing has to be registered.
+    """
+
+    name: ClassVar[str]
+    """What configs and tables call the set."""
+    needs: ClassVar[frozenset[str]] = frozenset()
+    """The per-pair columns ``worst_case`` must be given."""
+    moves_inputs: ClassVar[bool] = False
+    """Whether the adversary moves the embedded inputs instead of the weights of the pairs."""
+
+    def worst_case(self, losses: Tensor, *, weight: Tensor | None = None, group: Tensor | None = None) -> RobustValue:
+        """The worst law for these losses; changes no state.
+
+        Args:
+            losses: ``[N]``, any float dtype. The law is found in fp64 from their values.
+            weight: ``[N]`` prior weights >= 0 on any scale, default all equal; a weight of 0 takes a pair out.
+            group: ``[N]`` integer group ids, for a set that needs them.
+
+        Raises:
+            ValueError: no losses, a shape that differs, negative or all-zero weights, a needed column missing.
+        """
+        _check_columns(losses, weight, group)
+        if "group" in self.needs and group is None:
+            raise ValueError(f"group: the {self.name} set needs the group of each pair")
+        values = losses.detach().to("cpu", torch.float64)
+        prior = nominal_law(values, weight)
+        law = self._worst_law(values, prior, None if group is None else group.to("cpu"))
+        return _robust_value(losses, prior, law)
+
+    def step(self, losses: Tensor, *, weight: Tensor | None = None, group: Tensor | None = None) -> RobustValue:
+        """The value to train on: what :meth:`worst_case` says, learning from these losses where the set learns."""
+        return self.worst_case(losses, weight=weight, group=group)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What the set has learnt; a run resumed from it continues as if it had not been interrupted."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take over what :meth:`state_dict` gave."""
+        if state:
+            raise ValueError(f"state: the {self.name} set learns nothing but was given {', '.join(state)}")
+
+    def degenerate_radius(self, n: int) -> float | None:
+        """The radius from which the worst law of ``n`` equally likely pairs is one pair; None where there is none."""
+        return None
+
+    def check(self, n: int) -> None:
+        """Refuse a radius that has lost its meaning for batches of ``n`` pairs.
+
+        Raises:
+            ValueError: all mass would sit on a single pair.
+        """
+        radius, bound = getattr(self, "radius", None), self.degenerate_radius(n)
+        if radius and bound is not None and radius >= bound:
+            raise ValueError(
+                f"radius: {radius:g} puts all mass on one of {n} pairs; stay below {bound:.4g} or pool more pairs"
+            )
+
+    @abstractmethod
+    def _worst_law(self, losses: Tensor, prior: Tensor, group: Tensor | None) -> WorstLaw:
+        """The worst law of fp64 losses ``[N]`` near ``prior`` ``[N]``, which sums to 1."""
+
+
+def nominal_law(losses: Tensor, weight: Tensor | None) -> Tensor:
+    """Prior weights as probabilities ``[N]`` in fp64; uniform where there are none."""
+    if weight is None:
+        return torch.full_like(losses, 1.0 / len(losses))
+    law = weight.detach().to("cpu", torch.float64)
+    if not bool((law >= 0).all()) or not 0 < float(law.sum()) < math.inf:
+        raise ValueError("weight: prior weights must be finite, >= 0 and not all 0")
+    return law / law.sum()
+
+
+def stand_in(losses: Tensor) -> Tensor:
+    """Finite losses with the same worst law as infinite ones: the limit L -> inf of the loss L, to leading order."""
+    if bool(torch.isposinf(losses).any()):
+        return torch.isposinf(losses).to(losses.dtype)
+    if bool(torch.isneginf(losses).any()):
+        return -torch.isneginf(losses).to(losses.dtype)
+    return losses
+
+
+def on_the_largest(losses: Tensor, prior: Tensor) -> Tensor:
+    """The nominal law given that the loss is the largest with positive probability; ties share."""
+    top = losses.masked_fill(prior == 0, -math.inf).max()
+    law = prior * (losses == top)
+    return law / law.sum()
+
+
+def _check_columns(losses: Tensor, weight: Tensor | None, group: Tensor | None) -> None:
+    if losses.ndim != 1 or not len(losses):
+        raise ValueError(f"losses: shape {tuple(losses.shape)} is not [N] with N >= 1")
+    for name, value in (("weight", weight), ("group", group)):
+        if value is not None and value.shape != losses.shape:
+            raise ValueError(f"{name}: shape {tuple(value.shape)} differs from the losses' {tuple(losses.shape)}")
+
+
+def _robust_value(losses: Tensor, prior: Tensor, law: WorstLaw) -> RobustValue:
+    weights = (law.probabilities * len(losses)).to(losses)
+    # A pair without weight may have an infinite loss: 0 * inf must not reach the sum.
+    value = (weights * losses.masked_fill(weights == 0, 0.0)).sum() / len(losses)
+    total, squares = float(law.probabilities.sum()), float(law.probabilities.square().sum())
+    return RobustValue(
+        value=value,
+        weights=weights,
+        dual=law.dual,
+        ess=total * total / squares if squares > 0 else 0.0,
+        divergence=law.divergence,
+        n=int((prior > 0).sum()),
+        clamped=law.clamped,
+    )

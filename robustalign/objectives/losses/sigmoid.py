@@ -1,0 +1,31 @@
+"""The logistic loss of DPO."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from robustalign.objectives.checks import positive
+from robustalign.objectives.pair_loss import PairLoss
+from robustalign.objectives.terms import PairTerms
+
+
+@dataclass(frozen=True)
+class SigmoidLoss(PairLoss):
+    """DPO: l = -log sigmoid(beta h) (Rafailov et al., arXiv 2305.18290, Eq. 7; arXiv 2502.01930, Eq. 5).
+
+    Args:
+        beta: strength of the pull towards the reference, > 0; the margin is multiplied by it.
+    """
+
+    name: ClassVar[str] = "sigmoid"
+    beta: float
+
+    def __post_init__(self) -> None:
+        positive("beta", self.beta, "DPO papers use 0.01 to 0.5")
+
+    def _losses(self, terms: PairTerms) -> Tensor:
+        return -logsigmoid(self.beta * terms.margin)

@@ -1,0 +1,1 @@
+"""Ambiguity sets: from the losses of a batch to the worst law near the nominal one."""

@@ -1,0 +1,131 @@
+"""Kullback-Leibler tilts: a law from a temperature, and the temperature of a radius.
+
+The worst law of the ball KL(P || Q) <= rho is the exponential tilt p_i = q_i exp(l_i / tau) / Z (arXiv 2502.01930,
+Prop. 2). With s = 1 / tau and psi(s) = log E_Q exp(s l), its divergence is KL(s) = s psi'(s) - psi(s), which grows
+from 0 to -log Q(l = max l), with the slope s Var_P(l). So the radius fixes the temperature wherever the ball does
+not reach the largest loss; for small radii rho = Var_Q(l) / (2 tau^2), which is where Newton's method starts.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from robustalign.objectives.ambiguity_set import nominal_law, on_the_largest, stand_in
+from robustalign.objectives.checks import at_least_zero, one_of
+
+DIRECTIONS = {"pessimistic": 1.0, "optimistic": -1.0}
+"""Sign of the tilt: pessimistic laws favour large losses, optimistic ones small losses."""
+
+
+def temperature_for_radius(
+    losses: Tensor, radius: float, *, weight: Tensor | None = None, direction: str = "pessimistic"
+) -> float:
+    """The temperature whose tilt of these losses lies at a given divergence.
+
+    Args:
+        losses: ``[N]``: a batch, or all losses of a data set.
+        radius: nats, >= 0.
+        weight: ``[N]`` prior weights.
+        direction: ``pessimistic`` or ``optimistic``.
+
+    Returns:
+        tau > 0 with |KL - radius| <= 1e-10 max(1, radius); inf at radius 0; 0 where the radius reaches the law on
+        the extreme losses alone (equal losses too), which no positive temperature does.
+
+    Raises:
+        ValueError: a negative radius, an unknown direction, or bad weights.
+    """
+    at_least_zero("radius", radius, "give nats")
+    scores, prior = _scores(losses, weight, direction)
+    return solve_temperature(scores, prior, radius)
+
+
+def radius_for_temperature(
+    losses: Tensor, temperature: float, *, weight: Tensor | None = None, direction: str = "pessimistic"
+) -> float:
+    """The divergence in nats, KL(P || Q), of the tilt of these losses at a temperature >= 0 (inf allowed)."""
+    if not temperature >= 0:
+        raise ValueError(f"temperature: {temperature} must be >= 0")
+    scores, prior = _scores(losses, weight, direction)
+    return kl_divergence(tilt(scores, prior, temperature), prior)
+
+
+def tilt(scores: Tensor, prior: Tensor, temperature: float) -> Tensor:
+    """The law ``prior * exp(scores / temperature) / Z``, ``[N]``, for any temperature in [0, inf] and any scores."""
+    if temperature == math.inf:
+        return prior
+    top = scores.masked_fill(prior == 0, -math.inf).max()
+    if temperature == 0 or torch.isinf(top):
+        return on_the_largest(scores, prior)
+    # Rows outside the prior may score higher than top; they weigh nothing.
+    law = prior * torch.exp(((scores - top) / temperature).clamp(max=0.0))
+    return law / law.sum()
+
+
+def kl_divergence(law: Tensor, prior: Tensor) -> float:
+    """KL(law || prior) in nats, as the sum of q (t log t - t + 1), t = p / q: no term is negative."""
+    inside = prior > 0
+    excess = law[inside] / prior[inside] - 1
+    terms = torch.special.xlog1py(1 + excess, excess) - excess
+    return max(float((prior[inside] * terms).sum()), 0.0)
+
+
+def solve_temperature(scores: Tensor, prior: Tensor, radius: float) -> float:
+    """The temperature at which the tilt of ``scores`` has the divergence ``radius``; see the module's text.
+
+    Newton's method on s = 1 / tau, kept inside a bracket; fp64.
+    """
+    if radius == 0:
+        return math.inf
+    inside = prior > 0
+    scores, prior = stand_in(scores[inside]), prior[inside]
+    spread = float(scores.max() - scores.min())
+    if not spread > 0 or radius >= _largest_divergence(scores, prior):
+        return 0.0
+    centred = (scores - (prior * scores).sum()) / spread
+    slope = math.sqrt(2 * radius / float((prior * centred.square()).sum()))
+    low, high = 0.0, math.inf
+    for _ in range(200):
+        divergence, variance = _tilted_moments(centred, prior, slope)
+        gap = divergence - radius
+        if gap < 0:
+            low = slope
+        else:
+            high = slope
+        step = slope - gap / (slope * variance) if variance > 0 else math.inf
+        if abs(gap) <= 1e-14 * radius or abs(step - slope) <= 1e-15 * slope:
+            break
+        if not low < step < high:
+            step = 2 * slope if high == math.inf else 0.5 * (low + high)
+        if step == slope:
+            break
+        slope = step
+    return spread / slope
+
+
+def _largest_divergence(scores: Tensor, prior: Tensor) -> float:
+    return -math.log(float(prior[scores == scores.max()].sum()))
+
+
+def _tilted_moments(centred: Tensor, prior: Tensor, slope: float) -> tuple[float, float]:
+    """KL of the tilt at inverse temperature ``slope``, and the variance of the scores under it."""
+    law = tilt(centred, prior, 1 / slope)
+    mean = (law * centred).sum()
+    return _divergence(centred, prior, slope, float(mean)), float((law * (centred - mean).square()).sum())
+
+
+def _divergence(centred: Tensor, prior: Tensor, slope: float, mean: float) -> float:
+    exponents = slope * centred
+    if slope < 1:
+        # E_Q[centred] = 0, so small tilts are the logarithm of 1 + O(slope^2): log1p and expm1 keep its digits.
+        return slope * mean - math.log1p(float((prior * (torch.expm1(exponents) - exponents)).sum()))
+    return slope * mean - float(torch.logsumexp(exponents + prior.log(), 0))
+
+
+def _scores(losses: Tensor, weight: Tensor | None, direction: str) -> tuple[Tensor, Tensor]:
+    one_of("direction", direction, DIRECTIONS)
+    values = losses.detach().to("cpu", torch.float64)
+    return DIRECTIONS[direction] * values, nominal_law(values, weight)

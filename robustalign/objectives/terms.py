@@ -1,0 +1,52 @@
+"""What a preference pair offers to a pair loss or an ambiguity set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class PairTerms:
+    """The named per-pair quantities of ``N`` pairs, each a tensor ``[N]``.
+
+    ``margin`` is always there; each loss and set lists what else it reads in ``needs``. Log-probabilities
+    are in nats, summed over the completion's tokens, and never multiplied by beta.
+
+    Raises:
+        ValueError: a column's shape differs from the margin's.
+    """
+
+    margin: Tensor
+    """h = log[pi(chosen) / ref(chosen)] - log[pi(rejected) / ref(rejected)] (arXiv 2502.01930, section 3)."""
+    chosen_logratio: Tensor | None = None
+    """log[pi(chosen) / ref(chosen)]."""
+    rejected_logratio: Tensor | None = None
+    """log[pi(rejected) / ref(rejected)]."""
+    chosen_logp: Tensor | None = None
+    """log pi(chosen)."""
+    rejected_logp: Tensor | None = None
+    """log pi(rejected)."""
+    chosen_length: Tensor | None = None
+    """Scored tokens of the chosen completion."""
+    rejected_length: Tensor | None = None
+    """Scored tokens of the rejected completion."""
+    weight: Tensor | None = None
+    """Prior weight of the pair, >= 0 on any scale: the nominal law; 0 takes a pair out."""
+    soft_label: Tensor | None = None
+    """Probability in [0, 1] that chosen really is the preferred one."""
+    group: Tensor | None = None
+    """Group id, an integer >= 0."""
+    score_gap: Tensor | None = None
+    """Score of chosen minus score of rejected under the labelling preferences."""
+    policy_weight: Tensor | None = None
+    """How likely the policy is to write this pair, in (0, 1] (arXiv 2406.11827, Eq. 2)."""
+
+    def __post_init__(self) -> None:
+        for column in fields(self):
+            value = getattr(self, column.name)
+            if value is not None and value.shape != self.margin.shape:
+                raise ValueError(
+                    f"{column.name}: shape {tuple(value.shape)} differs from margin's {tuple(self.margin.shape)}"
+                )
