@@ -7,7 +7,20 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Prompt:
-    """``text``: the user's turn. ``group``: a label of the prompt visible in its text, or ''."""
+    """``turns``: user, assistant, …, user, so the last is what is asked. ``group``: seen in its text, or ''."""
 
-    text: str
+    turns: tuple[str, ...]
     group: str = ""
+
+    @property
+    def text(self) -> str:
+        return self.turns[-1]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A prompt with two given replies, of which people chose the first."""
+
+    prompt: Prompt
+    chosen: str
+    rejected: str

@@ -84,5 +84,5 @@ def prompts(split: str, *, min_words: int, max_words: int) -> list[Prompt]:
             key = text_key(turn)
             if min_words <= len(turn.split()) <= max_words and owner[key] == split and key not in seen:
                 seen.add(key)
-                found.append(Prompt(turn, group="question" if "?" in turn else "statement"))
+                found.append(Prompt((turn,), group="question" if "?" in turn else "statement"))
     return found

@@ -1,0 +1,164 @@
+"""Training pairs: drawn from scored candidates, laid out in the order of training, collated into batches."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from robustalign.config import PairsConfig
+from robustalign.data.candidates import Candidates
+from robustalign.errors import ConfigError
+from robustalign.policies.logprobs import Rows
+from robustalign.shifts import Pairs, Shift, draw_pairs
+
+
+def training_pairs(shift: Shift, candidates: Candidates, rule: PairsConfig, seed: int, target: str | None) -> Pairs:
+    """Distinct pairs labelled by the nominal population (or ``target``), in random order.
+
+    Every annotator labels the same draws; then so many of each annotator's pairs are kept that their
+    shares are the population's, although some annotators see more ties than others.
+
+    Raises:
+        ConfigError: nobody could tell any two candidates apart.
+    """
+    rng = np.random.default_rng([seed, 1])
+    shares = shift.shares(target)
+    parts = []
+    for annotator in np.flatnonzero(shares):
+        found = _draw(shift, candidates, rule, int(annotator), rule.per_prompt, seed)
+        if not len(found):
+            name = shift.components[annotator].name
+            raise ConfigError("dataset.pairs.min_gap", f"no pair is left for {name} ({_reasons(found)})")
+        parts.append(found.take(rng.permutation(len(found))))
+    weights = shares[np.flatnonzero(shares)]
+    total = min(len(part) / w for part, w in zip(parts, weights, strict=True))
+    if rule.limit is not None:
+        total = min(total, rule.limit)
+    kept = [part.take(np.arange(round(total * w))) for part, w in zip(parts, weights, strict=True)]
+    pairs = Pairs.concatenate(kept)
+    if not len(pairs):
+        raise ConfigError("dataset.pairs.limit", "leaves no pair")
+    return pairs.take(rng.permutation(len(pairs)))
+
+
+def evaluation_pairs(shift: Shift, candidates: Candidates, rule: PairsConfig, per_prompt: int, seed: int) -> list[Pairs]:
+    """Each component's pairs of a held-out split, by the training rule, over the same draws."""
+    return [_draw(shift, candidates, rule, i, per_prompt, seed) for i in range(len(shift.components))]
+
+
+def _draw(
+    shift: Shift, candidates: Candidates, rule: PairsConfig, annotator: int, per_prompt: int, seed: int
+) -> Pairs:
+    table = candidates.table
+    return draw_pairs(
+        shift.components[annotator],
+        annotator,
+        candidates.scores,
+        table["replies"][:],
+        table["group"][:],
+        rule,
+        per_prompt=per_prompt,
+        seed=seed,
+    )
+
+
+def _reasons(pairs: Pairs) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in pairs.dropped.items() if count)
+
+
+@dataclass(frozen=True)
+class PairColumns:
+    """What a method may ask for beside tokens and reference log-probs, ``[N]`` each; absent unless asked."""
+
+    weight: np.ndarray | None = None
+    group: np.ndarray | None = None
+
+
+class TrainingRows(Dataset):
+    """``steps x batch_size`` examples in the order of training: every epoch a new permutation of the pairs.
+
+    The order is a function of the seed alone, so a resumed run, another micro-batch size or another number
+    of ranks sees the same batches.
+    """
+
+    def __init__(
+        self,
+        pairs: Pairs,
+        candidates: Candidates,
+        columns: PairColumns,
+        *,
+        steps: int,
+        batch_size: int,
+        seed: int,
+    ) -> None:
+        rng = np.random.default_rng([seed, 2])
+        epochs = -(-steps * batch_size // len(pairs))
+        self.order = np.concatenate([rng.permutation(len(pairs)) for _ in range(epochs)])[: steps * batch_size]
+        self.epochs = steps * batch_size / len(pairs)
+        self.pairs, self.columns = pairs, columns
+        self.prompts, self.replies = candidates.prompt_ids, candidates.reply_ids
+        self.reference = candidates.reference_logps
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, position: int) -> dict:
+        row = int(self.order[position])
+        prompt, chosen, rejected = (int(c[row]) for c in (self.pairs.prompt, self.pairs.chosen, self.pairs.rejected))
+        example = {
+            "row": row,
+            "prompt": self.prompts[prompt],
+            "chosen": self.replies[prompt][chosen],
+            "rejected": self.replies[prompt][rejected],
+            "reference": (self.reference[prompt, chosen], self.reference[prompt, rejected]),
+            "gap": float(self.pairs.gap[row]),
+        }
+        for name in ("weight", "group"):
+            column = getattr(self.columns, name)
+            if column is not None:
+                example[name] = column[row]
+        return example
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the tokens and their order."""
+        digest = hashlib.sha256(self.order.tobytes())
+        for i in np.unique(self.order):
+            example = [self.pairs.prompt[i], self.pairs.chosen[i], self.pairs.rejected[i]]
+            digest.update(np.asarray(example, dtype=np.int64).tobytes())
+            prompt, chosen, rejected = map(int, example)
+            digest.update(repr((self.prompts[prompt], self.replies[prompt][chosen])).encode())
+            digest.update(repr(self.replies[prompt][rejected]).encode())
+        return digest.hexdigest()[:16]
+
+
+@dataclass
+class PairCollator:
+    """Examples to a batch: rows ``[2B,T]`` (chosen, then rejected) and columns ``[B]``."""
+
+    pad: int
+
+    def __call__(self, examples: Sequence[dict]) -> dict[str, Tensor]:
+        prompts = [e["prompt"] for e in examples]
+        replies = [e["chosen"] for e in examples] + [e["rejected"] for e in examples]
+        rows = Rows.collate(prompts * 2, replies, self.pad)
+        reference = torch.tensor([e["reference"] for e in examples], dtype=torch.float32)
+        batch = {
+            "input_ids": rows.ids,
+            "attention_mask": rows.attention,
+            "completion_mask": rows.completion,
+            "ref_logps": reference.T.reshape(-1),
+            "score_gap": torch.tensor([e["gap"] for e in examples], dtype=torch.float32),
+            "row": torch.tensor([e["row"] for e in examples]),
+        }
+        if "weight" in examples[0]:
+            batch["weight"] = torch.tensor([e["weight"] for e in examples], dtype=torch.float32)
+        if "group" in examples[0]:
+            batch["group"] = torch.tensor([e["group"] for e in examples])
+        return batch

@@ -1,0 +1,1 @@
+"""What a policy is worth to each target population, on held-out prompts."""

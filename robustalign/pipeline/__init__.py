@@ -1,0 +1,1 @@
+"""The straight line from a config to results, and the sweeps made of many such lines."""

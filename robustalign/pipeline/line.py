@@ -1,0 +1,368 @@
+"""A run, as a straight line: candidates, pairs, training, evaluation under every target."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from transformers import TrainerCallback
+
+from robustalign.config import Config
+from robustalign.data.candidates import Candidates
+from robustalign.data.pairs import PairColumns, TrainingRows, evaluation_pairs, training_pairs
+from robustalign.errors import ConfigError
+from robustalign.evaluation.generated import generated_cells
+from robustalign.evaluation.implicit import HeldOutPairs
+from robustalign.evaluation.tables import Cell, evaluate_targets, per_prompt
+from robustalign.pipeline.folder import RunFolder, Stopped
+from robustalign.pipeline.journal import Journal
+from robustalign.pipeline.stages import Stages, device, shared_key
+from robustalign.policies.load import with_adapters
+from robustalign.rewards import scorer_module
+from robustalign.shifts import Pairs, Shift
+from robustalign.training.objective import Objective, build_objective
+from robustalign.training.trainer import PairTrainer, checkpoints
+
+__all__ = ["check_config", "run_line", "shared_key", "warm"]
+
+
+def check_config(config: Config) -> None:
+    """Everything that can be refused without loading a model.
+
+    Raises:
+        ConfigError: see its message.
+    """
+    objective = build_objective(config.method, config.trainer.batch_size)
+    if objective.oracle and objective.target is not None and objective.target not in config.shift.targets:
+        raise ConfigError("method.target", f"no target {objective.target!r}; there are: {list(config.shift.targets)}")
+    if objective.target is not None and not objective.oracle:
+        raise ConfigError("method.target", "only method=oracle knows a target")
+    if "group" in objective.needs and not _groups_exist(config):
+        raise ConfigError("method.set", "needs prompt groups; use shift.visible=tag or natural, or dataset=chitchat")
+    for name, spec in config.reward.items():
+        scorer_module(name, spec)
+    device(config)
+
+
+def _groups_exist(config: Config) -> bool:
+    return config.dataset.source == "chitchat" or config.shift.visible != "false"
+
+
+def warm(config: Config) -> None:
+    """Build the artefacts that the runs of a sweep share."""
+    prepare_process(config)
+    Stages(config).warm()
+
+
+def prepare_process(config: Config) -> None:
+    """Threads and warnings of a worker process."""
+    torch.set_num_threads(config.trainer.threads or os.cpu_count() or 1)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+
+
+def run_line(config: Config, folder: RunFolder, journal: Journal, should_stop: Callable[[], bool]) -> None:
+    """Run a config from its candidates to its results, continuing where an earlier attempt was stopped.
+
+    Raises:
+        Stopped: ``should_stop()`` became true; a checkpoint was saved.
+        ConfigError: the data cannot serve the config.
+    """
+    prepare_process(config)
+    objective = build_objective(config.method, config.trainer.batch_size)
+    Line(config, objective, folder, journal, should_stop).run()
+
+
+class Line:
+    """The state of one run."""
+
+    def __init__(
+        self,
+        config: Config,
+        objective: Objective,
+        folder: RunFolder,
+        journal: Journal,
+        should_stop: Callable[[], bool],
+    ) -> None:
+        self.config, self.objective, self.folder, self.journal = config, objective, folder, journal
+        self.should_stop = should_stop
+        self.stages = Stages(config)
+        self.seconds: dict[str, float] = {}
+        self.tables: list[pd.DataFrame] = []
+
+    def run(self) -> None:
+        with self.timed("prepare"):
+            self.train_candidates = self.stages.candidates("train")
+            self.shift = self.stages.shift
+            self.held_out = {
+                split: HeldOut(self, self.stages.candidates(split)) for split in self.config.evaluation.splits
+            }
+            rows = self.training_rows()
+        self.report_shift(rows)
+        with self.timed("train"):
+            policy = self.trained_policy(rows)
+        with self.timed("evaluate"):
+            self.evaluate(policy, self.config.trainer.max_steps, final=True)
+            self.evaluate_controls(policy)
+        self.finish(rows)
+
+    def timed(self, stage: str):
+        return _Timer(self.seconds, stage)
+
+    def training_rows(self) -> TrainingRows:
+        """The pairs of the nominal population, or what the oracle makes of them, in training order."""
+        config, shift = self.config, self.shift
+        target = (self.objective.target or shift.farthest()) if self.objective.oracle else None
+        ratio = share_ratio(shift, target) if target else None
+        relabel = target if target and ratio is None else None
+        pairs = training_pairs(shift, self.train_candidates, config.dataset.pairs, config.seed, relabel)
+        return TrainingRows(
+            pairs,
+            self.train_candidates,
+            PairColumns(
+                weight=None if ratio is None else ratio[pairs.annotator],
+                group=self.prompt_groups(pairs) if "group" in self.objective.needs else None,
+            ),
+            steps=config.trainer.max_steps,
+            batch_size=config.trainer.batch_size,
+            seed=config.seed,
+        )
+
+    def prompt_groups(self, pairs: Pairs) -> np.ndarray:
+        groups = np.array(self.train_candidates.table["group"][:])
+        return np.unique(groups, return_inverse=True)[1][pairs.prompt]
+
+    def report_shift(self, rows: TrainingRows) -> None:
+        """Lineage of the pairs, and what separates each target from the nominal population."""
+        pairs, config = rows.pairs, self.config
+        shares = np.bincount(pairs.annotator, minlength=len(self.shift.components)) / len(pairs)
+        self.journal.dataset("training_pairs", rows.fingerprint, "train", len(pairs))
+        for split, held_out in self.held_out.items():
+            folder = self.stages.candidates_folder(split)
+            self.journal.dataset(f"{split}_candidates", folder.name, split, len(held_out.candidates))
+        scores = self.train_candidates.scores
+        report = pd.DataFrame(
+            {
+                "target": self.shift.names,
+                "coordinate": [self.shift.coordinate(t) for t in self.shift.names],
+                "flip_rate": [self.shift.flip_rate(t, scores) for t in self.shift.names],
+                "kl": [self.shift.kl(t, scores, config.dataset.pairs) for t in self.shift.names],
+            }
+        )
+        self.save_table(report, "shift.csv")
+        counts = {f"data/dropped/{reason.replace(' ', '_')}": float(n) for reason, n in pairs.dropped.items()}
+        counts |= {"data/pairs": float(len(pairs)), "data/epochs": rows.epochs}
+        counts |= {f"data/share/{c.name}": float(s) for c, s in zip(self.shift.components, shares, strict=True)}
+        self.journal.metrics(0, counts)
+
+    def trained_policy(self, rows: TrainingRows) -> nn.Module:
+        """The policy after training; a finished training is loaded, an interrupted one continued."""
+        config = self.config
+        policy = with_adapters(self.stages.new_model(), config.model, config.seed)
+        done = self.folder.model / "trained"
+        if done.is_file():
+            load_trained(policy, self.folder.model)
+            return policy
+        if 0 in config.evaluation.steps:
+            self.evaluate(policy, 0)
+        trainer = PairTrainer(
+            policy,
+            rows,
+            self.objective,
+            config.trainer,
+            pad=self.stages.tokenizer.pad_token_id,
+            seed=config.seed,
+            output=self.folder.checkpoints,
+            log=self.journal.metrics,
+            gradient_checkpointing=config.model.gradient_checkpointing,
+            callbacks=[Steps(self, policy)],
+        )
+        saved = checkpoints(self.folder.checkpoints)
+        trainer.train(resume_from_checkpoint=str(saved[-1]) if saved else None)
+        if trainer.state.global_step < config.trainer.max_steps:
+            raise Stopped(f"stopped at step {trainer.state.global_step}")
+        save_trained(policy, self.folder.model)
+        done.touch()
+        return policy
+
+    def evaluate(self, policy: nn.Module, step: int, final: bool = False) -> None:
+        """Every target's metrics on every split, to the journal and to ``results/``."""
+        generate = self.config.evaluation.generate
+        policy.eval()
+        for split, held_out in self.held_out.items():
+            cells = held_out.cells(policy, generate == "always" or (final and generate == "end"))
+            self.record("policy", split, step, cells)
+
+    def evaluate_controls(self, policy: nn.Module) -> None:
+        """The untrained reference, and the policy shrunk towards it."""
+        step = self.config.trainer.max_steps
+        for split, held_out in self.held_out.items():
+            self.record("reference", split, 0, self.stages.reference_cells(split, held_out.reference_cells))
+            for c in self.config.evaluation.shrinkage:
+                generate = self.config.evaluation.generate != "never"
+                self.record(f"shrink_{c:g}", split, step, held_out.cells(policy, generate, shrink=c))
+
+    def record(self, control: str, split: str, step: int, cells: Mapping[str, Mapping[str, Cell]]) -> None:
+        evaluation = self.config.evaluation
+        table = evaluate_targets(
+            cells,
+            self.shift,
+            control=control,
+            split=split,
+            step=step,
+            draws=evaluation.bootstrap,
+            confidence=evaluation.confidence,
+        )
+        name = f"{control}_{split}_{step}"
+        self.save_table(table, f"targets/{name}.csv", announce=False)
+        self.save_table(per_prompt(cells, control=control, split=split, step=step), f"prompts/{name}.parquet", False)
+        if control == "policy":
+            values = zip(table["target"], table["metric"], table["value"], strict=True)
+            self.journal.metrics(step, {f"eval/{split}/{t}/{m}": float(v) for t, m, v in values})
+
+    def save_table(self, table: pd.DataFrame, name: str, announce: bool = True) -> None:
+        path = self.folder.results / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        staging = path.with_suffix(".writing")
+        if path.suffix == ".parquet":
+            table.to_parquet(staging, index=False)
+        else:
+            table.to_csv(staging, index=False, float_format="%.10g")
+        os.replace(staging, path)
+        if announce:
+            self.journal.artifact(str(path.relative_to(self.folder.path)))
+
+    def finish(self, rows: TrainingRows) -> None:
+        """One long table of all targets, costs, and no more files than asked for."""
+        for kind, merged in (("targets", "targets.csv"), ("prompts", "prompts.parquet")):
+            parts = sorted((self.folder.results / kind).iterdir())
+            read = pd.read_parquet if kind == "prompts" else pd.read_csv
+            self.save_table(pd.concat([read(part) for part in parts], ignore_index=True), merged)
+        seconds = self.seconds | {f"saved_{e.stage}": e.seconds for e in self.stages.cache.events if e.reused}
+        costs = {f"cost/seconds/{stage}": value for stage, value in seconds.items()}
+        trained = self.config.trainer.max_steps * self.config.trainer.batch_size
+        costs["cost/seconds_per_pair"] = self.seconds["train"] / trained
+        self.journal.metrics(self.config.trainer.max_steps, costs)
+        self.journal.tags({"device": str(device(self.config)), "training_pairs": rows.fingerprint})
+        _remove(self.folder.checkpoints)
+        for kind in ("targets", "prompts"):
+            _remove(self.folder.results / kind)
+        if not self.config.trainer.save_model:
+            _remove(self.folder.model)
+
+
+class HeldOut:
+    """One split's candidates and pairs, and the cells of a policy on them."""
+
+    def __init__(self, line: Line, candidates: Candidates) -> None:
+        config = line.config
+        self.line, self.candidates = line, candidates
+        self.beta = line.objective.beta
+        per = config.evaluation.pairs_per_prompt
+        pairs = evaluation_pairs(line.shift, candidates, config.dataset.pairs, per, config.dataset.seed)
+        if not any(len(part) for part in pairs):
+            raise ConfigError("dataset.pairs.min_gap", "leaves no held-out pair")
+        self.pairs = HeldOutPairs(candidates, line.shift.components, pairs)
+
+    def cells(self, policy: nn.Module, generate: bool, shrink: float = 1.0) -> dict[str, dict[str, Cell]]:
+        evaluation, tokenizer = self.line.config.evaluation, self.line.stages.tokenizer
+        ratios = self.pairs.logratios(policy, pad=tokenizer.pad_token_id, batch_size=evaluation.batch_size)
+        cells = self.pairs.cells(ratios, self.beta, shrink)
+        return cells | self.generated(policy, self.line.config.seed, shrink) if generate else cells
+
+    def reference_cells(self) -> dict[str, dict[str, Cell]]:
+        """The untrained policy: every margin is 0, so the loss is ln 2 and every pair a tie."""
+        cells = self.pairs.cells(np.zeros(self.candidates.reference_logps.shape), self.beta)
+        if self.line.config.evaluation.generate == "never":
+            return cells
+        return cells | self.generated(self.line.stages.reference, self.line.config.dataset.seed)
+
+    def generated(self, policy: nn.Module, seed: int, shrink: float = 1.0) -> dict[str, dict[str, Cell]]:
+        line = self.line
+        cells, texts = generated_cells(
+            policy,  # type: ignore[arg-type]
+            line.stages.reference,
+            line.stages.tokenizer,
+            self.candidates,
+            line.shift.components,
+            line.stages.score,
+            replies=line.config.evaluation.replies,
+            sampling=line.config.dataset.sampling,
+            seed=seed,
+            shrink=shrink,
+            batch_size=line.config.evaluation.batch_size,
+        )
+        return cells
+
+
+class Steps(TrainerCallback):
+    """What a run does between optimiser steps: report, evaluate, stop when asked to."""
+
+    def __init__(self, line: Line, policy: nn.Module) -> None:
+        self.line, self.policy = line, policy
+
+    def on_step_end(self, args, state, control, **kwargs) -> None:
+        step = state.global_step
+        self.line.folder.set_status(step=step)
+        if step in self.line.config.evaluation.steps and step < state.max_steps:
+            self.line.evaluate(self.policy, step)
+            self.policy.train()
+        if self.line.should_stop() and step < state.max_steps:
+            control.should_save = control.should_training_stop = True
+
+
+def share_ratio(shift: Shift, target: str) -> np.ndarray | None:
+    """Target share over nominal share of each annotator, the oracle's weights; None where they do not exist."""
+    if shift.config.combine != "population":
+        return None
+    nominal, wanted = shift.shares(), shift.shares(target)
+    if ((nominal == 0) & (wanted > 0)).any():
+        return None
+    return np.divide(wanted, nominal, out=np.zeros_like(wanted), where=nominal > 0)
+
+
+def save_trained(policy: nn.Module, target: Path) -> None:
+    """Save the trained policy (its adapters alone under LoRA) beside ``target`` and rename."""
+    staging = target.with_name(target.name + ".writing")
+    _remove(staging)
+    policy.save_pretrained(staging)  # type: ignore[operator, union-attr]
+    _remove(target)
+    os.replace(staging, target)
+
+
+def load_trained(policy: nn.Module, source: Path) -> None:
+    """Put a saved policy's parameters into ``policy``."""
+    if (source / "adapter_model.safetensors").is_file():
+        from peft import set_peft_model_state_dict
+
+        set_peft_model_state_dict(policy, load_file(source / "adapter_model.safetensors"))
+        return
+    trained = type(policy).from_pretrained(source, dtype=next(policy.parameters()).dtype)  # type: ignore[attr-defined]
+    policy.load_state_dict(trained.state_dict())
+
+
+class _Timer:
+    def __init__(self, into: dict[str, float], stage: str) -> None:
+        self.into, self.stage = into, stage
+
+    def __enter__(self) -> None:
+        self.start = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self.into[self.stage] = time.perf_counter() - self.start
+
+
+def _remove(folder: Path) -> None:
+    import shutil
+
+    shutil.rmtree(folder, ignore_errors=True)

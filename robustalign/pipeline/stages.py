@@ -1,0 +1,237 @@
+"""The stages that runs share, each an artefact addressed by what it depends on.
+
+model → candidates → scores → reference log-probabilities. Pairs follow from them in milliseconds and
+are drawn in the run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from functools import cache, cached_property
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import load_from_disk
+from safetensors.numpy import load_file, save_file
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from robustalign.cache import ArtefactCache
+from robustalign.config import Config
+from robustalign.data.candidates import Candidates, given_candidates, sample_candidates, split_key
+from robustalign.data.splits import SPLITS
+from robustalign.errors import ConfigError
+from robustalign.evaluation.tables import Cell
+from robustalign.policies.load import asset_folder, convert_wheel, load_model, load_tokenizer
+from robustalign.policies.logprobs import score_completions
+from robustalign.rewards import build_scorer, score_all, scorer_module
+from robustalign.shifts import Shift, Standards
+
+
+class Stages:
+    """The shared artefacts of a config, built on first use and reused by every run in the same cache."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.cache = ArtefactCache(Path(config.paths.cache))
+
+    @cached_property
+    def model_path(self) -> str:
+        """What transformers loads: a folder, or a hub id."""
+        kind, _, name = self.config.model.path.partition(":")
+        if kind == "asset":
+            return str(asset_folder(name))
+        if kind == "wheel":
+            from importlib.metadata import PackageNotFoundError, version
+
+            try:
+                release = version(name)
+            except PackageNotFoundError:
+                release = "missing"
+            return str(
+                self.cache.get("model", {"wheel": name, "version": release}, lambda out: convert_wheel(name, out))
+            )
+        return self.config.model.path
+
+    @cached_property
+    def model_key(self) -> dict[str, Any]:
+        """What identifies the model's numbers."""
+        model = self.config.model
+        folder = Path(self.model_path)
+        weights = folder_fingerprint(folder) if folder.is_dir() else f"{model.path}@{model.revision}"
+        return {"weights": weights, "dtype": model.dtype, "attention": model.attention}
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        return load_tokenizer(self.model_path, self.config.model.revision)
+
+    def new_model(self) -> PreTrainedModel:
+        """A fresh copy of the reference, on the run's device."""
+        return load_model(self.model_path, self.config.model, device(self.config))
+
+    @cached_property
+    def reference(self) -> PreTrainedModel:
+        model = self.new_model()
+        return model.requires_grad_(False)
+
+    def candidates_folder(self, split: str) -> Path:
+        key = {"version": 1, "model": self.model_key, **split_key(self.config, split)}
+
+        def build(target: Path) -> None:
+            if self.config.dataset.source == "preferences":
+                given_candidates(self.config, split, self.tokenizer, target)
+            else:
+                sample_candidates(self.config, split, self.reference, self.tokenizer, target)
+
+        return self.cache.get("candidates", key, build)
+
+    def scores_folder(self, split: str) -> Path:
+        folder = self.candidates_folder(split)
+        rewards = {} if self.config.dataset.source == "preferences" else self.config.reward
+
+        def build(target: Path) -> None:
+            table = load_from_disk(folder)
+            texts = table["replies"][:]
+            asked = [turns[-1] for turns, row in zip(table["turns"], texts, strict=True) for _ in row]
+            flat = self.score(asked, [reply for row in texts for reply in row])
+            save_file({name: v.reshape(len(texts), -1) for name, v in flat.items()}, target / "scores.safetensors")
+
+        return self.cache.get("scores", {"version": 1, "candidates": folder.name, "rewards": rewards}, build)
+
+    def reference_folder(self, split: str) -> Path:
+        folder = self.candidates_folder(split)
+
+        def build(target: Path) -> None:
+            table = load_from_disk(folder)
+            ids, replies = table["prompt_ids"][:], table["reply_ids"][:]
+            logps = score_completions(
+                self.reference,
+                [prompt for prompt, row in zip(ids, replies, strict=True) for _ in row],
+                [reply for row in replies for reply in row],
+                pad=self.tokenizer.pad_token_id,
+                batch_size=self.config.evaluation.batch_size,
+                progress=f"reference log-probs, {split}",
+            )
+            save_file({"logps": logps.numpy().reshape(len(ids), -1)}, target / "logps.safetensors")
+
+        key = {"version": 1, "candidates": folder.name, "model": self.model_key}
+        return self.cache.get("reference_logps", key, build)
+
+    def candidates(self, split: str) -> Candidates:
+        """A split's prompts, replies, scores and reference log-probabilities."""
+        return Candidates(
+            table=load_from_disk(self.candidates_folder(split)),
+            scores=load_file(self.scores_folder(split) / "scores.safetensors"),
+            reference_logps=load_file(self.reference_folder(split) / "logps.safetensors")["logps"],
+        )
+
+    def score(self, prompts: Sequence[str], replies: Sequence[str]) -> dict[str, np.ndarray]:
+        """Raw scores of replies under every objective; people's own comparisons prefer the first of two."""
+        if self.config.dataset.source == "preferences":
+            return {"human": np.tile([1.0, 0.0], len(replies) // 2)}
+        return score_all(self.config.reward, self.reward_assets, prompts, replies)
+
+    def reward_assets(self, scorer: str, module: ModuleType) -> Path:
+        """The folder a scorer prepared for itself, once for all runs."""
+        if not hasattr(module, "prepare"):
+            return self.cache.root
+        return self.cache.get("reward_assets", {"scorer": scorer, "version": 1}, module.prepare)
+
+    @cached_property
+    def shift(self) -> Shift:
+        """The shift, standardised by the training candidates alone."""
+        scores = load_file(self.scores_folder("train") / "scores.safetensors")
+        if self.config.dataset.source == "preferences":
+            unit = {"human"}
+        else:
+            scorers = {
+                name: build_scorer(name, spec, self.reward_assets(spec["scorer"], scorer_module(name, spec)))
+                for name, spec in self.config.reward.items()
+            }
+            unit = {name for name, scorer in scorers.items() if scorer.unit}
+        return Shift(self.config.shift, Standards({k: v.ravel() for k, v in scores.items()}, frozenset(unit)))
+
+    def reference_cells(self, split: str, build_cells) -> dict[str, dict[str, Cell]]:
+        """``build_cells()`` for the untrained policy, the same for every run of a sweep."""
+        config = self.config
+        shift = {key: value for key, value in vars(config.shift).items() if key != "name"}
+        key = {
+            "version": 1,
+            "candidates": self.candidates_folder(split).name,
+            "scores": self.scores_folder("train").name,
+            "shift": shift,
+            "replies": config.evaluation.replies,
+            "sampling": vars(config.dataset.sampling).copy(),
+            "seed": config.dataset.seed,
+        }
+
+        def build(target: Path) -> None:
+            cells = build_cells()
+            flat = {
+                f"{metric}/{component}/{part}": np.asarray(getattr(cell, part), dtype=np.float64)
+                for metric, components in cells.items()
+                for component, cell in components.items()
+                for part in ("total", "count")
+            }
+            save_file(flat, target / "cells.safetensors")
+
+        flat = load_file(self.cache.get("reference_cells", key, build) / "cells.safetensors")
+        cells: dict[str, dict[str, Cell]] = {}
+        for name in sorted({key.rsplit("/", 1)[0] for key in flat}):
+            metric, component = name.split("/", 1)
+            cells.setdefault(metric, {})[component] = Cell(flat[f"{name}/total"], flat[f"{name}/count"])
+        return cells
+
+    def warm(self) -> None:
+        """Build everything that runs share."""
+        for split in splits(self.config):
+            self.candidates(split)
+
+
+def splits(config: Config) -> list[str]:
+    """The splits a run touches."""
+    return [split for split in SPLITS if split == "train" or split in config.evaluation.splits]
+
+
+def shared_key(config: Config) -> str:
+    """Two configs with the same key share all artefacts; no model is touched."""
+    parts: dict[str, Any] = {split: split_key(config, split) for split in splits(config)}
+    parts |= {"model": vars(config.model) | {"lora": None}, "reward": config.reward, "cache": config.paths.cache}
+    return digest(parts)[:16]
+
+
+def digest(value: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+@cache
+def folder_fingerprint(folder: Path) -> str:
+    """Hash of a checkpoint's weights, config and tokenizer files.
+
+    Raises:
+        ConfigError: the folder holds no safetensors weights.
+    """
+    files = sorted(p for p in folder.iterdir() if p.suffix in (".safetensors", ".json", ".jinja", ".model"))
+    if not any(file.suffix == ".safetensors" for file in files):
+        raise ConfigError("model.path", f"{folder} holds no .safetensors weights")
+    state = hashlib.sha256()
+    for file in files:
+        state.update(file.name.encode())
+        with open(file, "rb") as stream:
+            while block := stream.read(1 << 20):
+                state.update(block)
+    return state.hexdigest()[:20]
+
+
+def device(config: Config) -> torch.device:
+    """The device a run computes on."""
+    wanted = config.trainer.device
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("trainer.device", "no CUDA device is visible; use trainer.device=cpu")
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(wanted)

@@ -1,0 +1,1 @@
+"""Language models as policies: loading, tokenising, log-probabilities, sampling."""

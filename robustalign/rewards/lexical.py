@@ -1,0 +1,25 @@
+"""Rewards that anybody can recompute by eye."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from robustalign.errors import choices
+from robustalign.rewards import Scorer
+
+MEASURES: dict[str, tuple[Callable[[str], float], bool]] = {
+    "ask": (lambda reply: float("?" in reply), True),  # the reply asks back
+    "short": (lambda reply: -float(np.log1p(len(reply.split()))), False),  # few words
+    "long": (lambda reply: float(np.log1p(len(reply.split()))), False),  # many words
+}
+
+
+def build(assets: Path, measure: str) -> Scorer:
+    """``measure``: ask (1 where the reply holds a question mark), short or long (log of 1 + words)."""
+    if measure not in MEASURES:
+        raise ValueError(f"measure {measure!r} is unknown; there are: {choices(MEASURES)}")
+    function, unit = MEASURES[measure]
+    return Scorer(lambda _prompts, replies: np.array([function(reply) for reply in replies]), unit=unit)

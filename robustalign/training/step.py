@@ -1,0 +1,219 @@
+"""One optimiser batch under an objective, exact however it is cut into micro-batches and ranks.
+
+A *plan* is made from all micro-batches of an optimiser step before the first backward: the weights of the
+pairs (from the losses of the whole batch) and how their inputs move (from the input gradients of the whole
+batch). Then each micro-batch contributes a weighted sum of pair losses whose gradients add up to that of
+the robust objective.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from robustalign.objectives import InputStatistics, PairTerms, RobustValue, WassersteinBall
+from robustalign.policies.logprobs import Rows, sequence_logps, unwrapped
+from robustalign.training.objective import Objective
+
+Batch = dict[str, Tensor]
+
+
+def rows_of(batch: Batch) -> Rows:
+    return Rows(batch["input_ids"], batch["attention_mask"], batch["completion_mask"])
+
+
+def pair_terms(batch: Batch, logps: Tensor) -> PairTerms:
+    """The quantities of each pair from ``logps [2B]`` (chosen rows, then rejected), in nats."""
+    chosen, rejected = logps.chunk(2)
+    ref_chosen, ref_rejected = batch["ref_logps"].to(logps).chunk(2)
+    chosen_ratio, rejected_ratio = chosen - ref_chosen, rejected - ref_rejected
+    lengths = batch["completion_mask"].sum(1).to(logps).chunk(2)
+    return PairTerms(
+        margin=chosen_ratio - rejected_ratio,
+        chosen_logratio=chosen_ratio,
+        rejected_logratio=rejected_ratio,
+        chosen_logp=chosen,
+        rejected_logp=rejected,
+        chosen_length=lengths[0],
+        rejected_length=lengths[1],
+        weight=batch.get("weight"),
+        group=batch.get("group"),
+        score_gap=batch["score_gap"],
+    )
+
+
+@dataclass
+class Plan:
+    """What all micro-batches of one optimiser step share.
+
+    ``weights``: per micro-batch ``[B]``, or None where they follow from its own losses (one micro-batch, or
+    ``scope: microbatch``). ``directions``: per micro-batch the input gradients ``[2B,T,D]``. ``moves``:
+    (coefficient, step) pairs: the objective's gradient is the sum over them of coefficient times the gradient
+    of the weighted losses at inputs moved by step times the direction.
+    """
+
+    pairs: int
+    weights: list[Tensor] | None = None
+    value: RobustValue | None = None
+    directions: list[Tensor] | None = None
+    moves: tuple[tuple[float, float], ...] = ((1.0, 0.0),)
+    statistics: InputStatistics | None = None
+    diagnostics: dict[str, float] = field(default_factory=dict)
+
+
+class ObjectiveStep:
+    """Makes plans and turns them into losses; holds no state beyond the ambiguity set's own."""
+
+    def __init__(self, objective: Objective) -> None:
+        self.objective = objective
+        self.set = objective.set
+
+    def plan(self, model: nn.Module, batches: Sequence[Batch]) -> Plan:
+        """Look at the whole optimiser batch where the set couples its pairs."""
+        plan = Plan(pairs=_over_ranks(sum(len(batch["row"]) for batch in batches)))
+        if isinstance(self.set, WassersteinBall):
+            self._plan_moves(model, batches, plan)
+        elif self.objective.scope != "microbatch" and len(batches) > 1:
+            self._plan_weights(model, batches, plan)
+        return plan
+
+    def _plan_weights(self, model: nn.Module, batches: Sequence[Batch], plan: Plan) -> None:
+        with torch.no_grad():
+            losses = [self._losses(batch, sequence_logps(model, rows_of(batch)))[0] for batch in batches]
+        plan.value, mine = self._robust(torch.cat(losses), _joined(batches, "weight"), _joined(batches, "group"))
+        plan.weights = list(mine.split([len(part) for part in losses]))
+
+    def _plan_moves(self, model: nn.Module, batches: Sequence[Batch], plan: Plan) -> None:
+        assert isinstance(self.set, WassersteinBall)
+        plan.directions, total = [], torch.zeros(4, dtype=torch.float64)
+        for batch in batches:
+            gradients, embeddings = self._input_gradients(model, batch)
+            stats = self._statistics(gradients, embeddings, batch)
+            plan.directions.append(gradients)
+            total = total.to(gradients.device) + stats.to_tensor()
+        plan.statistics = pooled = InputStatistics.from_tensor(_summed(total))
+        plan.moves = _moves(self.set, pooled, next(model.parameters()).dtype)
+        mean_square = pooled.gradient_square / pooled.pairs
+        plan.diagnostics = {
+            "penalty": float(self.set.penalty(pooled)),
+            "input_gradient": float(mean_square.sqrt()),
+            "displacement": float(self.set.relative_displacement(pooled)),
+            "absolute_radius": float(self.set.absolute_radius(pooled)),
+        }
+
+    def _input_gradients(self, model: nn.Module, batch: Batch, create_graph: bool = False) -> tuple[Tensor, Tensor]:
+        """g [2B,T,D], the gradient of each pair's loss with respect to its embedded tokens, and those tokens.
+
+        Pairs do not interact, so one backward of the summed losses gives every g_i.
+        """
+        with torch.enable_grad():
+            embeddings = unwrapped(model).get_input_embeddings()(batch["input_ids"])
+            offset = torch.zeros_like(embeddings, requires_grad=True)
+            losses, _ = self._losses(batch, sequence_logps(model, rows_of(batch), offset))
+            (gradients,) = torch.autograd.grad(losses.sum(), offset, create_graph=create_graph)
+        assert isinstance(self.set, WassersteinBall)
+        joint = self.set.joint(gradients, rows_of(batch).prompt)
+        return (joint if create_graph else joint.detach()), embeddings.detach()
+
+    def _statistics(self, gradients: Tensor, embeddings: Tensor, batch: Batch) -> InputStatistics:
+        assert isinstance(self.set, WassersteinBall)
+        rows = rows_of(batch)
+        return self.set.statistics(gradients, embeddings, rows.attention, rows.prompt, batch.get("weight"))
+
+    def loss(self, model: nn.Module, batch: Batch, plan: Plan, index: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """The part of the objective that micro-batch ``index`` contributes, and its detached pair columns.
+
+        The parts of all micro-batches and ranks add up to the objective of the batch.
+        """
+        exact = plan.directions is not None and getattr(self.set, "gradient", "") == "exact"
+        with sdpa_kernel(SDPBackend.MATH) if exact else nullcontext():
+            total, columns = self._moved_loss(model, batch, plan, index)
+            if exact:
+                assert isinstance(self.set, WassersteinBall) and plan.statistics is not None
+                stats = self._statistics(*self._input_gradients(model, batch, create_graph=True), batch)
+                total = total + self.set.surrogate(stats, plan.statistics).to(total)
+        return total, columns
+
+    def _moved_loss(self, model: nn.Module, batch: Batch, plan: Plan, index: int) -> tuple[Tensor, dict[str, Tensor]]:
+        total: Tensor | None = None
+        columns: dict[str, Tensor] = {}
+        for coefficient, step in plan.moves:
+            offset = step * plan.directions[index] if plan.directions is not None and step else None
+            losses, terms = self._losses(batch, sequence_logps(model, rows_of(batch), offset))
+            if plan.weights is not None:
+                weights = plan.weights[index]
+            else:
+                plan.value, weights = self._robust(losses.detach(), batch.get("weight"), batch.get("group"))
+            part = coefficient * (weights * losses).sum() / plan.pairs
+            total = part if total is None else total + part
+            columns = {
+                "loss": losses.detach(),
+                "weight": weights,
+                "margin": terms.margin.detach(),
+                "chosen": terms.chosen_logratio.detach(),  # type: ignore[union-attr]
+                "rejected": terms.rejected_logratio.detach(),  # type: ignore[union-attr]
+            }
+        assert total is not None
+        return total, columns
+
+    def _losses(self, batch: Batch, logps: Tensor) -> tuple[Tensor, PairTerms]:
+        terms = pair_terms(batch, logps)
+        return self.objective.loss.losses(terms), terms
+
+    def _robust(self, losses: Tensor, weight: Tensor | None, group: Tensor | None) -> tuple[RobustValue, Tensor]:
+        """The set's answer for the losses of all ranks, and the weights of this rank's pairs."""
+        everywhere = self.objective.scope != "microbatch"
+        gathered, mine = _gathered(losses) if everywhere else (losses, slice(None))
+        columns = {
+            "weight": _gathered(weight)[0] if everywhere and weight is not None else weight,
+            "group": _gathered(group)[0] if everywhere and group is not None else group,
+        }
+        value = self.set.step(gathered, **columns)
+        return value, value.weights[mine]
+
+
+def _moves(ball: WassersteinBall, pooled: InputStatistics, dtype: torch.dtype) -> tuple[tuple[float, float], ...]:
+    """The objective's gradient as first-order gradients at moved inputs (see ``WassersteinBall``)."""
+    c = float(ball.coefficient(pooled))
+    if c == 0.0 or ball.gradient == "exact":
+        return ((1.0, 0.0),)
+    if ball.gradient == "moved":
+        return ((1.0, 2 * c),)
+    eta = float(ball.finite_difference_step(pooled, dtype))
+    if ball.gradient == "forward":
+        return ((1 - 2 * c / eta, 0.0), (2 * c / eta, eta))
+    return ((c / eta, eta), (-c / eta, -eta), (1.0, 0.0))
+
+
+def _joined(batches: Sequence[Batch], name: str) -> Tensor | None:
+    return torch.cat([batch[name] for batch in batches]) if name in batches[0] else None
+
+
+def _world() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def _over_ranks(count: int) -> int:
+    return count * _world()
+
+
+def _summed(tensor: Tensor) -> Tensor:
+    if _world() > 1:
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def _gathered(column: Tensor) -> tuple[Tensor, slice]:
+    """A column of all ranks (equal lengths), and where this rank's part lies."""
+    if _world() == 1:
+        return column, slice(None)
+    parts = [torch.empty_like(column) for _ in range(_world())]
+    dist.all_gather(parts, column.contiguous())
+    start = dist.get_rank() * len(column)
+    return torch.cat(parts), slice(start, start + len(column))

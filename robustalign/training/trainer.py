@@ -1,0 +1,223 @@
+"""A ``transformers.Trainer`` that hands whole optimiser batches to the objective.
+
+Data order, learning-rate schedule and checkpoints are functions of the config alone, so an interrupted
+run that resumes ends with the parameters of an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from robustalign.config import TrainerConfig
+from robustalign.data.pairs import PairCollator, TrainingRows
+from robustalign.training.objective import Objective
+from robustalign.training.step import ObjectiveStep, Plan
+
+Log = Callable[[int, dict[str, float]], None]
+SET_STATE = "ambiguity_set.safetensors"
+
+
+class PairTrainer(Trainer):
+    """Trains ``model`` on ``rows`` under ``objective``; ``log(step, metrics)`` is called after every step."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        rows: TrainingRows,
+        objective: Objective,
+        config: TrainerConfig,
+        *,
+        pad: int,
+        seed: int,
+        output: Path,
+        log: Log,
+        gradient_checkpointing: bool = False,
+        callbacks: list[TrainerCallback] | None = None,
+    ) -> None:
+        self.step_of = ObjectiveStep(objective)
+        self.config, self.emit = config, log
+        self._plan: Plan | None = None
+        self._columns: list[dict[str, torch.Tensor]] = []
+        self._step_started = time.perf_counter()
+        self._step_tokens = 0
+        super().__init__(
+            model=model,
+            args=_arguments(config, seed, output, gradient_checkpointing),
+            train_dataset=rows,
+            data_collator=PairCollator(pad),
+            callbacks=callbacks,
+        )
+        self.loss_is_scaled_for_ga = True
+
+    def get_batch_samples(self, epoch_iterator, num_batches, device):
+        """All micro-batches of an optimiser step, with the plan that they share."""
+        self._step_started, self._columns = time.perf_counter(), []
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        batches = [self._prepare_inputs(batch) for batch in batches]
+        self._step_tokens = sum(int(batch["attention_mask"].sum()) for batch in batches)
+        with self.compute_loss_context_manager():
+            self._plan = self.step_of.plan(self.model_wrapped, batches)
+        for index, batch in enumerate(batches):
+            batch["index"] = torch.tensor(index)
+        return batches, None
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """This micro-batch's part of the objective. The backward averages over ranks, so it is scaled by their count."""
+        assert self._plan is not None
+        loss, columns = self.step_of.loss(model, inputs, self._plan, int(inputs["index"]))
+        self._columns.append(columns)
+        return loss * self.accelerator.num_processes
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        return 0
+
+    def create_scheduler(self, num_training_steps: int, optimizer=None):
+        """Linear warm-up, then linear, cosine or constant down to ``final_lr_ratio`` at the last step."""
+        if self.lr_scheduler is None:
+            c = self.config
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
+                optimizer or self.optimizer, lambda step: learning_rate_factor(step, c)
+            )
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Per-step metrics, handed to ``emit`` with the step."""
+        if "grad_norm" not in logs:
+            return
+        metrics = self._metrics() | {
+            "train/grad_norm": float(logs["grad_norm"]),
+            "train/learning_rate": float(logs["learning_rate"]),
+        }
+        self.emit(self.state.global_step, metrics)
+
+    def _metrics(self) -> dict[str, float]:
+        assert self._plan is not None
+        c = {name: torch.cat([part[name] for part in self._columns]).float() for name in self._columns[0]}
+        beta, seconds = self.step_of.objective.beta, time.perf_counter() - self._step_started
+        accuracy = (c["margin"] > 0).float() + 0.5 * (c["margin"] == 0).float()
+        metrics = {
+            "train/loss": (c["weight"] * c["loss"]).mean() + self._plan.diagnostics.get("penalty", 0.0),
+            "train/nominal_loss": c["loss"].mean(),
+            "train/rewards/accuracies": accuracy.mean(),
+            "train/rewards/margins": beta * c["margin"].mean(),
+            "train/rewards/chosen": beta * c["chosen"].mean(),
+            "train/rewards/rejected": beta * c["rejected"].mean(),
+            "robust/weight_max": c["weight"].max(),
+            "cost/tokens_per_second": self._step_tokens / seconds,
+            "cost/step_seconds": seconds,
+            "cost/memory_bytes": _memory(),
+        }
+        value = self._plan.value
+        if value is not None:
+            metrics |= {
+                "robust/ess": value.ess,
+                "robust/divergence": value.divergence,
+                "robust/pairs": value.n,
+                "robust/clamped": value.clamped,
+            }
+            if math.isfinite(value.dual):
+                metrics["robust/dual"] = value.dual
+        metrics |= {f"robust/{name}": number for name, number in self._plan.diagnostics.items()}
+        return {name: float(number) for name, number in metrics.items()}
+
+    def _save_checkpoint(self, model, trial) -> None:
+        """Written beside the others and renamed, then the oldest are removed: the last is never the only copy."""
+        root = Path(self.args.output_dir)
+        staging = root / "incomplete"
+        shutil.rmtree(staging, ignore_errors=True)
+        self._staging = staging
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self._staging = None
+        name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        state = {k: v.clone().contiguous() for k, v in self.step_of.set.state_dict().items()}
+        save_file(state, staging / name / SET_STATE)
+        shutil.rmtree(root / name, ignore_errors=True)
+        os.replace(staging / name, root / name)
+        shutil.rmtree(staging)
+        for old in checkpoints(root)[: -self.config.save_total_limit]:
+            shutil.rmtree(old)
+
+    _staging: Path | None = None
+
+    def _get_output_dir(self, trial=None) -> str:
+        return str(self._staging or super()._get_output_dir(trial))
+
+    def train(self, resume_from_checkpoint=None, **kwargs):
+        """Train, from a checkpoint folder where one is given, with the ambiguity set's state in it."""
+        if resume_from_checkpoint is not None:
+            self.step_of.set.load_state_dict(load_file(Path(resume_from_checkpoint) / SET_STATE))
+        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+
+def learning_rate_factor(step: int, config: TrainerConfig) -> float:
+    """Learning rate at ``step`` (from 0) over the peak."""
+    if step < config.warmup_steps:
+        return (step + 1) / (config.warmup_steps + 1)
+    if config.schedule == "constant":
+        return 1.0
+    share = min(1.0, (step - config.warmup_steps) / max(1, config.max_steps - 1 - config.warmup_steps))
+    fall = share if config.schedule == "linear" else (1 - math.cos(math.pi * share)) / 2
+    return 1.0 - (1.0 - config.final_lr_ratio) * fall
+
+
+def checkpoints(root: Path) -> list[Path]:
+    """Complete checkpoints, oldest first."""
+    found = [path for path in root.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if (path / "trainer_state.json").is_file()]
+    return sorted(found, key=lambda path: int(path.name.rsplit("-", 1)[1]))
+
+
+def step_of_checkpoint(path: Path) -> int:
+    return int(json.loads((path / "trainer_state.json").read_text())["global_step"])
+
+
+def _memory() -> int:
+    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else psutil.Process().memory_info().rss
+
+
+def _arguments(config: TrainerConfig, seed: int, output: Path, gradient_checkpointing: bool) -> TrainingArguments:
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    return TrainingArguments(
+        output_dir=str(output),
+        max_steps=config.max_steps,
+        per_device_train_batch_size=config.micro_batch_size,
+        gradient_accumulation_steps=config.batch_size // (config.micro_batch_size * world),
+        learning_rate=config.learning_rate,
+        adam_beta1=config.adam_beta1,
+        adam_beta2=config.adam_beta2,
+        weight_decay=config.weight_decay,
+        max_grad_norm=config.max_grad_norm,
+        logging_strategy="steps",
+        logging_steps=config.log_steps,
+        logging_nan_inf_filter=False,
+        save_strategy="steps" if config.save_steps else "no",
+        save_steps=max(1, config.save_steps),
+        save_total_limit=None,
+        train_sampling_strategy="sequential",
+        dataloader_drop_last=True,
+        dataloader_pin_memory=False,
+        remove_unused_columns=False,
+        gradient_checkpointing=gradient_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False},
+        report_to=[],
+        use_cpu=config.device == "cpu",
+        bf16=config.bf16,
+        seed=seed,
+        disable_tqdm=None if os.isatty(2) else True,
+    )
