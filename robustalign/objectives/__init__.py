@@ -14,11 +14,24 @@ the config keys. A new loss or set is one new module in ``losses/`` or ``sets/``
 from __future__ import annotations
 
 from robustalign.objectives.ambiguity_set import AmbiguitySet, RobustValue
+from robustalign.objectives.losses.apo import APODownLoss, APOZeroLoss
+from robustalign.objectives.losses.chi_po import ChiPOLoss
+from robustalign.objectives.losses.dpo_pro import DPOProLoss
+from robustalign.objectives.losses.hinge import HingeLoss
+from robustalign.objectives.losses.holder import HolderLoss
+from robustalign.objectives.losses.ipo import IPOLoss
+from robustalign.objectives.losses.noisy_labels import ConservativeLoss, UnbiasedLoss
 from robustalign.objectives.losses.sigmoid import SigmoidLoss
+from robustalign.objectives.losses.simpo import SimPOLoss
+from robustalign.objectives.losses.wpo import WPOLoss
 from robustalign.objectives.pair_loss import PairLoss
 from robustalign.objectives.registry import discover
+from robustalign.objectives.sets.chi_square import ChiSquareBall
+from robustalign.objectives.sets.cvar import CVaR
+from robustalign.objectives.sets.group import GroupBall
 from robustalign.objectives.sets.kl import KLBall
 from robustalign.objectives.sets.nominal import Nominal
+from robustalign.objectives.sets.tv import TVBall
 from robustalign.objectives.sets.wasserstein import InputStatistics, WassersteinBall
 from robustalign.objectives.solve import radius_for_temperature, temperature_for_radius
 from robustalign.objectives.terms import PairTerms
@@ -29,7 +42,18 @@ SETS = discover("robustalign.objectives.sets", AmbiguitySet)  # type: ignore[typ
 __all__ = [
     "LOSSES",
     "SETS",
+    "APODownLoss",
+    "APOZeroLoss",
     "AmbiguitySet",
+    "CVaR",
+    "ChiPOLoss",
+    "ChiSquareBall",
+    "ConservativeLoss",
+    "DPOProLoss",
+    "GroupBall",
+    "HingeLoss",
+    "HolderLoss",
+    "IPOLoss",
     "InputStatistics",
     "KLBall",
     "Nominal",
@@ -37,6 +61,10 @@ __all__ = [
     "PairTerms",
     "RobustValue",
     "SigmoidLoss",
+    "SimPOLoss",
+    "TVBall",
+    "UnbiasedLoss",
+    "WPOLoss",
     "WassersteinBall",
     "radius_for_temperature",
     "temperature_for_radius",

@@ -43,7 +43,7 @@ class WorstLaw:
     """A worst law before it meets the loss tensor; all in fp64 on the CPU."""
 
     probabilities: Tensor
-    """``[N]``, summing to 1 save for an unnormalised set."""
+    """``[N]``, summing to 1 save for an unnormalised or streaming set."""
     dual: float = math.nan
     divergence: float = 0.0
     clamped: float = 0.0
@@ -74,17 +74,16 @@ class AmbiguitySet(ABC):
         Raises:
             ValueError: no losses, a shape that differs, negative or all-zero weights, a needed column missing.
         """
-        _check_columns(losses, weight, group)
-        if "group" in self.needs and group is None:
-            raise ValueError(f"group: the {self.name} set needs the group of each pair")
-        values = losses.detach().to("cpu", torch.float64)
-        prior = nominal_law(values, weight)
-        law = self._worst_law(values, prior, None if group is None else group.to("cpu"))
-        return _robust_value(losses, prior, law)
+        values, prior, ids = self._columns(losses, weight, group)
+        return _robust_value(losses, prior, self._worst_law(values, prior, ids))
 
     def step(self, losses: Tensor, *, weight: Tensor | None = None, group: Tensor | None = None) -> RobustValue:
-        """The value to train on: what :meth:`worst_case` says, learning from these losses where the set learns."""
-        return self.worst_case(losses, weight=weight, group=group)
+        """The value to train on: what :meth:`worst_case` says, learning from these losses where the set learns.
+
+        Arguments and errors are those of :meth:`worst_case`.
+        """
+        values, prior, ids = self._columns(losses, weight, group)
+        return _robust_value(losses, prior, self._learn(values, prior, ids))
 
     def state_dict(self) -> dict[str, Tensor]:
         """What the set has learnt; a run resumed from it continues as if it had not been interrupted."""
@@ -110,6 +109,20 @@ class AmbiguitySet(ABC):
             raise ValueError(
                 f"radius: {radius:g} puts all mass on one of {n} pairs; stay below {bound:.4g} or pool more pairs"
             )
+
+    def _columns(
+        self, losses: Tensor, weight: Tensor | None, group: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Checked losses and nominal law in fp64 on the CPU, and the group ids beside them."""
+        _check_columns(losses, weight, group)
+        if "group" in self.needs and group is None:
+            raise ValueError(f"group: the {self.name} set needs the group of each pair")
+        values = losses.detach().to("cpu", torch.float64)
+        return values, nominal_law(values, weight), None if group is None else group.to("cpu")
+
+    def _learn(self, losses: Tensor, prior: Tensor, group: Tensor | None) -> WorstLaw:
+        """The worst law of a training step, and what is learnt on the way."""
+        return self._worst_law(losses, prior, group)
 
     @abstractmethod
     def _worst_law(self, losses: Tensor, prior: Tensor, group: Tensor | None) -> WorstLaw:

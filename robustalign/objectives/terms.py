@@ -41,7 +41,7 @@ class PairTerms:
     score_gap: Tensor | None = None
     """Score of chosen minus score of rejected under the labelling preferences."""
     policy_weight: Tensor | None = None
-    """How likely the policy is to write this pair, in (0, 1] (arXiv 2406.11827, Eq. 2)."""
+    """How likely the policy is to write this pair, > 0 (arXiv 2406.11827, Eq. 2)."""
 
     def __post_init__(self) -> None:
         for column in fields(self):

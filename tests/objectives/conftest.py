@@ -64,11 +64,11 @@ def solve_worst_case(losses: Tensor, weight: Tensor | None, ball, minimise: bool
 
     Losses are shifted and scaled to [0, 1] for the solver's sake; the value is in their own unit.
     """
-    q, l = nominal(losses, weight), losses.numpy()
-    spread = l.max() - l.min()
-    scaled = (l - l.min()) / spread
-    p = cp.Variable(len(l), nonneg=True)
+    q, values = nominal(losses, weight), losses.numpy()
+    spread = values.max() - values.min()
+    scaled = (values - values.min()) / spread
+    p = cp.Variable(len(values), nonneg=True)
     objective = cp.Minimize(p @ scaled) if minimise else cp.Maximize(p @ scaled)
     problem = cp.Problem(objective, [cp.sum(p) == 1, *ball(p, q)])
     problem.solve(solver=cp.CLARABEL, tol_gap_abs=1e-10, tol_gap_rel=1e-10, tol_feas=1e-10)
-    return float(l.min() + spread * problem.value), p.value
+    return float(values.min() + spread * problem.value), p.value

@@ -70,7 +70,7 @@ def test_temperature_form_is_the_penalised_value(losses):
         penalised = tau * float(torch.logsumexp(losses / tau, 0) - math.log(len(losses)))
         assert float(robust.value) - tau * robust.divergence == pytest.approx(penalised, rel=1e-12)
         optimistic = KLBall(temperature=tau, direction="optimistic").worst_case(losses)
-        dr_dpo = -tau * float(torch.logsumexp(-losses / tau, 0) - math.log(len(losses)))  # arXiv 2407.07880, Eq. 7
+        dr_dpo = -tau * float(torch.logsumexp(-losses / tau, 0) - math.log(len(losses)))  # arXiv 2407.07880
         assert float(optimistic.value) + tau * optimistic.divergence == pytest.approx(dr_dpo, rel=1e-12)
 
 

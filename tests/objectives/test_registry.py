@@ -32,7 +32,7 @@ def test_a_new_module_is_found_and_a_clash_refused(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     assert list(discover("more_losses", PairLoss)) == ["sharper"]
     (folder / "two.py").write_text(body.format("Two"))
-    with pytest.raises(ValueError, match="One.*Two|Two.*One"):
+    with pytest.raises(ValueError, match=r"One.*Two|Two.*One"):
         discover("more_losses", PairLoss)
 
 

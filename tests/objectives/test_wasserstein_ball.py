@@ -168,7 +168,7 @@ def test_joint_offsets_move_both_copies_of_the_prompt_alike():
 
 def test_finite_difference_step_is_relative_to_the_embeddings():
     toy, ball = Toy(), WassersteinBall(radius=0.1, gradient="central", step_ratio=1e-3)
-    g, stats = toy.statistics(ball)
+    _, stats = toy.statistics(ball)
     eta = ball.finite_difference_step(stats)
     assert float(eta * stats.gradient_square.sqrt()) == pytest.approx(1e-3 * float(stats.embedding_square.sqrt()))
     defaults = WassersteinBall(radius=0.1, gradient="central")

@@ -9,13 +9,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from robustalign.objectives.ambiguity_set import AmbiguitySet, WorstLaw, stand_in
+from robustalign.objectives.ambiguity_set import WorstLaw, stand_in
 from robustalign.objectives.checks import at_least_zero, one_of, positive
 from robustalign.objectives.solve import DIRECTIONS, kl_divergence, solve_temperature, tilt
+from robustalign.objectives.streaming import StreamingSet
 
 
-@dataclass(frozen=True, kw_only=True)
-class KLBall(AmbiguitySet):
+@dataclass(kw_only=True, eq=False)
+class KLBall(StreamingSet):
     """Laws P with KL(P || Q) <= radius: p_i proportional to q_i exp(l_i / tau) (arXiv 2502.01930, Prop. 2, Alg. 2).
 
     Give the ball by its radius, and the temperature tau is solved for every batch, or by the temperature as in
@@ -29,6 +30,8 @@ class KLBall(AmbiguitySet):
             count more, against label noise): Dr. DPO, arXiv 2407.07880, whose beta' is the temperature.
         normalized: False leaves the weights exp((l_i - mean l) / tau) undivided, as the authors' code does.
         clamp: largest weight, > 0, null for none; 10 in the authors' code. Needs a temperature.
+        streaming: True carries the temperature and the normaliser over from recent batches (:class:`StreamingSet`).
+        memory: pairs after which a remembered loss counts for 1 / e.
     """
 
     name: ClassVar[str] = "kl"
@@ -50,11 +53,14 @@ class KLBall(AmbiguitySet):
             positive("clamp", self.clamp, "use null for no clamp")
         if self.temperature is None and not (self.normalized and self.clamp is None):
             raise ValueError("radius: weights that are clamped or unnormalised leave the ball; give a temperature")
+        if self.streaming and not (self.normalized and self.clamp is None):
+            raise ValueError("streaming: weights that are clamped or unnormalised have no running normaliser")
+        super().__post_init__()
 
     def degenerate_radius(self, n: int) -> float | None:
         return math.log(n) if self.radius is not None else None
 
-    def _worst_law(self, losses: Tensor, prior: Tensor, group: Tensor | None) -> WorstLaw:
+    def _law_of(self, losses: Tensor, prior: Tensor) -> WorstLaw:
         scores = DIRECTIONS[self.direction] * losses
         if self.temperature is None:
             return self._at_radius(scores, prior)

@@ -224,4 +224,5 @@ def _shared_prompt(prompt_mask: Tensor) -> Tensor:
 def _squares(vectors: Tensor) -> Tensor:
     """Squared norms over the last dimension, in fp32 at least."""
     dtype = torch.promote_types(vectors.dtype, torch.float32)
-    return torch.linalg.vector_norm(vectors, dim=-1, dtype=dtype).square()
+    norms: Tensor = torch.linalg.vector_norm(vectors, dim=-1, dtype=dtype)
+    return norms.square()

@@ -1,0 +1,51 @@
+"""A chi-square ball around the label of each pair alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from robustalign.objectives.checks import at_least_zero, positive
+from robustalign.objectives.pair_loss import PairLoss, column
+from robustalign.objectives.terms import PairTerms
+
+
+@dataclass(frozen=True)
+class DPOProLoss(PairLoss):
+    """DPO-PRO: l = max over p of -p log sigmoid(beta h) - (1 - p) log sigmoid(-beta h), where the label probability p
+    stays in the ball (p - q)^2 / (q (1 - q)) <= label_radius around the soft label q (Kim et al., arXiv 2509.02709).
+
+    The worst p is q + sqrt(label_radius q (1 - q)) on the side of the larger loss, within [0, 1], and carries no
+    gradient. Where both losses are equal, at h = 0, every p in the ball is worst and p is the one nearest to 1/2,
+    whose gradient is the smallest. Labels q of 0 and 1 leave no ambiguity.
+
+    Args:
+        beta: strength of the pull towards the reference, > 0.
+        label_radius: chi-square divergence (f(t) = (t - 1)^2) from the soft label, >= 0; 0 is DPO with soft labels.
+    """
+
+    name: ClassVar[str] = "dpo_pro"
+    needs: ClassVar[frozenset[str]] = frozenset({"soft_label"})
+    beta: float
+    label_radius: float
+
+    def __post_init__(self) -> None:
+        positive("beta", self.beta, "DPO papers use 0.01 to 0.5")
+        at_least_zero("label_radius", self.label_radius, "0 is DPO with soft labels")
+
+    def _losses(self, terms: PairTerms) -> Tensor:
+        logits = self.beta * terms.margin
+        label = self._worst_label(column(terms.soft_label).to(logits), logits.detach())
+        kept = -logsigmoid(logits).masked_fill(label == 0, 0.0)
+        flipped = -logsigmoid(-logits).masked_fill(label == 1, 0.0)
+        return label * kept + (1 - label) * flipped
+
+    def _worst_label(self, label: Tensor, logits: Tensor) -> Tensor:
+        reach = (self.label_radius * label * (1 - label)).sqrt()
+        low, high = (label - reach).clamp(min=0), (label + reach).clamp(max=1)
+        nearest = torch.minimum(torch.maximum(torch.full_like(label, 0.5), low), high)
+        return torch.where(logits < 0, high, torch.where(logits > 0, low, nearest))

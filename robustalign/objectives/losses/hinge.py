@@ -1,0 +1,30 @@
+"""The hinge loss of SLiC on DPO's margin."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from robustalign.objectives.checks import positive
+from robustalign.objectives.pair_loss import PairLoss
+from robustalign.objectives.terms import PairTerms
+
+
+@dataclass(frozen=True)
+class HingeLoss(PairLoss):
+    """Hinge: l = max(0, 1 - beta h) (RSO, arXiv 2309.06657, after SLiC, arXiv 2305.10425).
+
+    Args:
+        beta: inverse of the margin beyond which a pair has no loss, > 0.
+    """
+
+    name: ClassVar[str] = "hinge"
+    beta: float
+
+    def __post_init__(self) -> None:
+        positive("beta", self.beta, "it is the inverse of the margin wanted")
+
+    def _losses(self, terms: PairTerms) -> Tensor:
+        return (1 - self.beta * terms.margin).relu()
