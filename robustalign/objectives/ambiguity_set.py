@@ -67,7 +67,8 @@ class AmbiguitySet(ABC):
         """The worst law for these losses; changes no state.
 
         Args:
-            losses: ``[N]``, any float dtype. The law is found in fp64 from their values.
+            losses: ``[N]``, any float dtype. The law is found in fp64 from their values. Infinite losses have the
+                law that ever larger finite ones approach; with a NaN the value is NaN, the law the nominal one.
             weight: ``[N]`` prior weights >= 0 on any scale, default all equal; a weight of 0 takes a pair out.
             group: ``[N]`` integer group ids, for a set that needs them.
 
@@ -75,15 +76,19 @@ class AmbiguitySet(ABC):
             ValueError: no losses, a shape that differs, negative or all-zero weights, a needed column missing.
         """
         values, prior, ids = self._columns(losses, weight, group)
-        return _robust_value(losses, prior, self._worst_law(values, prior, ids))
+        broken = bool(torch.isnan(values).any())
+        law = WorstLaw(probabilities=prior) if broken else self._worst_law(values, prior, ids)
+        return _robust_value(losses, prior, law)
 
     def step(self, losses: Tensor, *, weight: Tensor | None = None, group: Tensor | None = None) -> RobustValue:
         """The value to train on: what :meth:`worst_case` says, learning from these losses where the set learns.
 
-        Arguments and errors are those of :meth:`worst_case`.
+        Nothing is learnt from a batch with a NaN. Arguments and errors are those of :meth:`worst_case`.
         """
         values, prior, ids = self._columns(losses, weight, group)
-        return _robust_value(losses, prior, self._learn(values, prior, ids))
+        broken = bool(torch.isnan(values).any())
+        law = WorstLaw(probabilities=prior) if broken else self._learn(values, prior, ids)
+        return _robust_value(losses, prior, law)
 
     def state_dict(self) -> dict[str, Tensor]:
         """What the set has learnt; a run resumed from it continues as if it had not been interrupted."""
@@ -117,8 +122,8 @@ class AmbiguitySet(ABC):
         _check_columns(losses, weight, group)
         if "group" in self.needs and group is None:
             raise ValueError(f"group: the {self.name} set needs the group of each pair")
-        values = losses.detach().to("cpu", torch.float64)
-        return values, nominal_law(values, weight), None if group is None else group.to("cpu")
+        values, prior = nominal_law(losses, weight)
+        return values, prior, None if group is None else group.to("cpu")
 
     def _learn(self, losses: Tensor, prior: Tensor, group: Tensor | None) -> WorstLaw:
         """The worst law of a training step, and what is learnt on the way."""
@@ -129,14 +134,18 @@ class AmbiguitySet(ABC):
         """The worst law of fp64 losses ``[N]`` near ``prior`` ``[N]``, which sums to 1."""
 
 
-def nominal_law(losses: Tensor, weight: Tensor | None) -> Tensor:
-    """Prior weights as probabilities ``[N]`` in fp64; uniform where there are none."""
+def nominal_law(losses: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Losses and prior probabilities, uniform without weights, both ``[N]`` in fp64 on the CPU.
+
+    Where the prior is 0 the loss is replaced by that of another pair, so that it cannot matter.
+    """
+    values = losses.detach().to("cpu", torch.float64)
     if weight is None:
-        return torch.full_like(losses, 1.0 / len(losses))
+        return values, torch.full_like(values, 1.0 / len(values))
     law = weight.detach().to("cpu", torch.float64)
     if not bool((law >= 0).all()) or not 0 < float(law.sum()) < math.inf:
         raise ValueError("weight: prior weights must be finite, >= 0 and not all 0")
-    return law / law.sum()
+    return torch.where(law > 0, values, values[law.argmax()]), law / law.sum()
 
 
 def stand_in(losses: Tensor) -> Tensor:
@@ -149,9 +158,8 @@ def stand_in(losses: Tensor) -> Tensor:
 
 
 def on_the_largest(losses: Tensor, prior: Tensor) -> Tensor:
-    """The nominal law given that the loss is the largest with positive probability; ties share."""
-    top = losses.masked_fill(prior == 0, -math.inf).max()
-    law = prior * (losses == top)
+    """The nominal law given that the loss is the largest; ties share."""
+    law = prior * (losses == losses.max())
     return law / law.sum()
 
 

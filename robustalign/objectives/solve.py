@@ -57,11 +57,10 @@ def tilt(scores: Tensor, prior: Tensor, temperature: float) -> Tensor:
     """The law ``prior * exp(scores / temperature) / Z``, ``[N]``, for any temperature in [0, inf] and any scores."""
     if temperature == math.inf:
         return prior
-    top = scores.masked_fill(prior == 0, -math.inf).max()
+    top = scores.max()
     if temperature == 0 or torch.isinf(top):
         return on_the_largest(scores, prior)
-    # Rows outside the prior may score higher than top; they weigh nothing.
-    law = prior * torch.exp(((scores - top) / temperature).clamp(max=0.0))
+    law = prior * torch.exp((scores - top) / temperature)
     return law / law.sum()
 
 
@@ -127,5 +126,5 @@ def _divergence(centred: Tensor, prior: Tensor, slope: float, mean: float) -> fl
 
 def _scores(losses: Tensor, weight: Tensor | None, direction: str) -> tuple[Tensor, Tensor]:
     one_of("direction", direction, DIRECTIONS)
-    values = losses.detach().to("cpu", torch.float64)
-    return DIRECTIONS[direction] * values, nominal_law(values, weight)
+    values, prior = nominal_law(losses, weight)
+    return DIRECTIONS[direction] * values, prior

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -53,7 +52,7 @@ def worst_share(losses: Tensor, prior: Tensor, share: float) -> tuple[Tensor, fl
     """The nominal law given that the loss is among the largest ``share`` of the mass, and the quantile where these
     begin; losses equal to the quantile are taken in part."""
     if share == 1:
-        return prior, float(losses[prior > 0].min())
+        return prior, float(losses.min())
     order = torch.argsort(losses, descending=True, stable=True)
     reached = torch.cumsum(prior[order], 0) >= share
     first = int(reached.to(torch.uint8).argmax()) if bool(reached.any()) else len(order) - 1
@@ -63,6 +62,4 @@ def worst_share(losses: Tensor, prior: Tensor, share: float) -> tuple[Tensor, fl
     law = prior * above
     if rest > 0:
         law = law + prior * at * (rest / float(prior[at].sum()))
-    if math.isnan(float(quantile)):
-        law = law * math.nan
     return law / law.sum(), float(quantile)

@@ -79,7 +79,7 @@ class KLBall(StreamingSet):
 
     def _centred(self, scores: Tensor, prior: Tensor, temperature: float) -> WorstLaw:
         """Weights exp((l_i - mean l) / tau), cut at ``clamp``, divided by their mean only if ``normalized``."""
-        mean = (prior * scores)[prior > 0].sum()
+        mean = (prior * scores).sum()
         if torch.isinf(mean):
             ratios = tilt(scores, prior, temperature) / prior
         else:
@@ -89,7 +89,8 @@ class KLBall(StreamingSet):
             clamped = float((prior * (ratios > self.clamp)).sum())
             ratios = ratios.clamp(max=self.clamp)
         law = (prior * ratios).masked_fill(prior == 0, 0.0)
-        normal = law / law.sum()
+        # Undivided weights may overflow where the tilt itself does not.
+        normal = tilt(scores, prior, temperature) if self.clamp is None else law / law.sum()
         return WorstLaw(
             probabilities=normal if self.normalized else law,
             dual=temperature,

@@ -35,7 +35,7 @@ class TVBall(AmbiguitySet):
     def _worst_law(self, losses: Tensor, prior: Tensor, group: Tensor | None) -> WorstLaw:
         largest = on_the_largest(losses, prior)
         if self.radius == 1:
-            law, drained = largest, float(losses[prior > 0].max())
+            law, drained = largest, float(losses.max())
         else:
             kept, drained = worst_share(losses, prior, 1 - self.radius)
             law = (1 - self.radius) * kept + self.radius * largest
