@@ -1,7 +1,12 @@
-"""Hydra finds launchers in ``hydra_plugins`` only; ours live in ``robustalign.pipeline.launchers``."""
+"""Hydra finds plugins in ``hydra_plugins`` only; ours live in ``robustalign.pipeline.launchers``."""
 
 from robustalign.pipeline.launchers import LocalLauncher as _LocalLauncher
+from robustalign.pipeline.launchers import ProductSweeper as _ProductSweeper
 
 
 class LocalLauncher(_LocalLauncher):
     """``hydra/launcher=local``."""
+
+
+class ProductSweeper(_ProductSweeper):
+    """``hydra/sweeper=product``."""

@@ -1,0 +1,128 @@
+"""What a user did wrong, as one line: ``robustalign: error: KEY: PROBLEM``."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from typing import get_type_hints
+
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    MissingConfigException,
+    OverrideParseException,
+)
+from omegaconf.errors import OmegaConfBaseException
+
+from robustalign.config import Config
+from robustalign.errors import ConfigError, choices
+
+USAGE = 2  # exit code
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Turn what a user can fix into one line and exit code 2; anything else is a bug and keeps its traceback."""
+    try:
+        yield
+    except (ConfigError, HydraException, OmegaConfBaseException) as error:
+        told = explain(error)
+        print(f"robustalign: error: {told.key}: {told.problem}", file=sys.stderr)
+        sys.exit(USAGE)
+    except KeyboardInterrupt:
+        print("\nrobustalign: interrupted; the same command goes on from there", file=sys.stderr)
+        sys.exit(130)
+
+
+def explain(error: BaseException) -> ConfigError:
+    """The config key at fault and what to do, for any error of Hydra, OmegaConf or ours."""
+    for cause in _chain(error):
+        if isinstance(cause, ConfigError):
+            return cause
+    text = "\n".join(str(cause) for cause in _chain(error))
+    for explainer in (_syntax, _missing_option, _unknown_key, _unknown_group, _bad_value):
+        if told := explainer(error, text):
+            return told
+    return ConfigError("config", str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def _syntax(error: BaseException, text: str) -> ConfigError | None:
+    if not isinstance(error, OverrideParseException):
+        return None
+    key = error.override.partition("=")[0] or error.override
+    if "=" not in error.override:
+        return ConfigError(key, f"is no override; write KEY=VALUE (got {error.override!r})")
+    return ConfigError(key, f"cannot be read in {error.override!r}; quote special characters: '{key}=\"...\"'")
+
+
+def _missing_option(error: BaseException, text: str) -> ConfigError | None:
+    if not isinstance(error, MissingConfigException):
+        return None
+    wanted = re.search(r"Could not find '([^']+)'", text)
+    if wanted is None:
+        return ConfigError("config", text.strip().splitlines()[0])
+    group, _, option = wanted[1].rpartition("/")
+    listed = text.partition("Available options in")[2].partition("\n\n")[0]
+    options = re.findall(r"^\t([^\s=]+)$", listed, re.MULTILINE)
+    known = f"; choose one of: {choices(options)}" if options else ""
+    return ConfigError(group or option, f"unknown value {option!r}{known}")
+
+
+def _unknown_group(error: BaseException, text: str) -> ConfigError | None:
+    match = re.search(r"Could not override '([^']+)'", text)
+    if match is None:
+        return None
+    key = match[1].partition("@")[0]
+    return ConfigError(key, f"unknown key{_meant(key)}")
+
+
+def _unknown_key(error: BaseException, text: str) -> ConfigError | None:
+    match = re.search(r"Could not (?:override|append to config|delete from config)[^']*'([^'=]+)", text)
+    if match is None or "." not in match[1]:
+        return None
+    key = match[1].lstrip("+~")
+    parent = key.rpartition(".")[0]
+    if parent == "method":
+        return ConfigError(key, "the chosen method has no such key (--cfg job shows those it has)")
+    siblings = [name.rpartition(".")[2] for name in _keys() if name.rpartition(".")[0] == parent]
+    known = f"; {parent} has: {choices(siblings)}" if siblings else ""
+    return ConfigError(key, f"unknown key{_meant(key)}{known}")
+
+
+def _bad_value(error: BaseException, text: str) -> ConfigError | None:
+    key = re.search(r"Error merging override ([^=\s]+)=", text) or re.search(r"full_key: (\S+)", text)
+    causes = [cause for cause in _chain(error) if isinstance(cause, OmegaConfBaseException)]
+    problem = next((str(cause).splitlines()[0] for cause in reversed(causes) if str(cause)), None)
+    if problem is None or problem.startswith("Error merging override"):
+        problem = next((line for line in text.splitlines() if line and not line.startswith("Error merging")), text)
+    ambiguous = re.search(r"Ambiguous value for argument '([^'=]+)=([^']*)'", text)
+    if ambiguous:
+        return ConfigError(ambiguous[1], f"'{ambiguous[2]}' is a sweep (add -m) or a list (write [{ambiguous[2]}])")
+    if key is None and not isinstance(error, ConfigCompositionException | OmegaConfBaseException):
+        return None
+    return ConfigError(key[1].lstrip("+~") if key else "config", problem)
+
+
+def _meant(key: str) -> str:
+    close = difflib.get_close_matches(key, _keys(), n=1, cutoff=0.7)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _keys(kind: type = Config, prefix: str = "") -> list[str]:
+    hints = get_type_hints(kind)
+    names = []
+    for field in fields(kind):
+        names.append(prefix + field.name)
+        if is_dataclass(hints[field.name]):
+            names += _keys(hints[field.name], f"{prefix}{field.name}.")
+    return names

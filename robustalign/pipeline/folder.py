@@ -1,0 +1,171 @@
+"""A run's folder: its frozen config, what state it is in, and where its files are."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import uuid
+from dataclasses import asdict, dataclass, field, fields
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from robustalign.cache import Lock, Owner
+from robustalign.config import Config
+from robustalign.errors import ConfigError
+
+STEP_EVERY = 0.5  # seconds between two writes of the status that change the step alone
+
+
+class Stopped(Exception):
+    """A run that was asked to stop has saved a checkpoint and goes no further for now."""
+
+
+class State(StrEnum):
+    """What became of a run. Those before FINISHED go on when somebody launches them."""
+
+    PENDING = "PENDING"  # not started yet
+    RUNNING = "RUNNING"
+    PREEMPTED = "PREEMPTED"  # stopped on request; goes on from its checkpoint
+    KILLED = "KILLED"  # died without a word (kill -9, out of memory, node lost); starts again
+    FINISHED = "FINISHED"
+    FAILED = "FAILED"  # raised; only a retry starts it again
+    CANCELLED = "CANCELLED"  # by the user
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more happens unless somebody asks for it."""
+        return self in (State.FINISHED, State.FAILED, State.CANCELLED)
+
+
+@dataclass
+class Status:
+    """The content of ``status.json``. Times are seconds since the epoch."""
+
+    state: State = State.PENDING
+    uid: str = field(default_factory=lambda: uuid.uuid4().hex)  # of this run, for stores that import it
+    step: int = 0
+    attempts: int = 0  # times it was started
+    kills: int = 0  # times it died without a word
+    started: float | None = None  # the first attempt
+    began: float | None = None  # the last attempt
+    updated: float | None = None
+    ended: float | None = None
+    seconds: float = 0.0  # spent running, over all attempts
+    host: str | None = None
+    pid: int | None = None
+    slurm: dict[str, str] = field(default_factory=dict)
+    error: str | None = None  # one line
+
+
+class RunFolder:
+    """The files of one run under ``<paths.output>/runs/<identity>``."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path).absolute()
+        self.checkpoints = self.path / "checkpoints"
+        self.results = self.path / "results"
+        self.model = self.path / "model"
+        self.log = self.path / "log.txt"
+        self.journal = self.path / "journal.jsonl"
+        self.traceback = self.path / "traceback.txt"
+        self.environment = self.path / "environment.json"
+        self.config_file = self.path / "config.yaml"
+        self._status_file = self.path / "status.json"
+        self._cancel_file = self.path / "cancel"
+        self._step: int | None = None
+        self._written = 0.0
+
+    @property
+    def name(self) -> str:
+        """The folder's name: the run's identity, with a number where an older run has the same."""
+        return self.path.name
+
+    def lock(self) -> Lock:
+        """Held by the process that runs it."""
+        return Lock(self.path.with_name(f".{self.name}.lock"))
+
+    def runner(self) -> Owner | None:
+        """The living process that runs it, if any."""
+        return self.lock().owner()
+
+    def freeze(self, config: Config) -> None:
+        """Write the config that the run will use, whatever happens to ``conf/`` later."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        _replace(self.config_file, OmegaConf.to_yaml(OmegaConf.structured(config)))
+        if not self._status_file.exists():
+            self._write(Status(updated=time.time()))
+
+    def frozen(self) -> dict[str, Any] | None:
+        """The frozen config as plain containers; None if there is none."""
+        try:
+            plain = OmegaConf.to_container(OmegaConf.load(self.config_file))
+        except FileNotFoundError:
+            return None
+        assert isinstance(plain, dict)
+        return {str(key): value for key, value in plain.items()}
+
+    def config(self) -> Config:
+        """The frozen config."""
+        frozen = self.frozen()
+        if frozen is None:
+            raise ConfigError("run", f"{self.path} has no config.yaml: not a run's folder")
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.create(frozen)))
+        assert isinstance(config, Config)
+        return config
+
+    def status(self) -> Status:
+        """What is known of the run; a fresh status if it never was launched."""
+        try:
+            content = json.loads(self._status_file.read_text())
+        except FileNotFoundError:
+            return Status()
+        known = {f.name for f in fields(Status)}
+        status = Status(**{key: value for key, value in content.items() if key in known})
+        status.state = State(status.state)
+        return status
+
+    def set_status(self, state: State | None = None, **changes: Any) -> None:
+        """Change parts of the status. Only the run's process does, or whoever found that process dead.
+
+        A change of the step alone may reach the disk half a second late.
+        """
+        if state is None and set(changes) == {"step"} and time.monotonic() - self._written < STEP_EVERY:
+            self._step = changes["step"]
+            return
+        status = self.status()
+        if self._step is not None:
+            status.step, self._step = self._step, None
+        for key, value in changes.items():
+            setattr(status, key, value)
+        status.state = state or status.state
+        status.updated = time.time()
+        self._write(status)
+
+    def ask_cancel(self) -> None:
+        """Let the run's process know that a stop is meant for good."""
+        self._cancel_file.touch()
+
+    def cancel_asked(self) -> bool:
+        """Whether the user wants the run stopped for good."""
+        return self._cancel_file.exists()
+
+    def reopen(self) -> None:
+        """Make an ended run one that is to go on (from its checkpoint, if it has one)."""
+        self._cancel_file.unlink(missing_ok=True)
+        self.traceback.unlink(missing_ok=True)
+        self.set_status(State.PENDING, error=None, kills=0, ended=None)
+
+    def _write(self, status: Status) -> None:
+        _replace(self._status_file, json.dumps(asdict(status), indent=1) + "\n")
+        self._written = time.monotonic()
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file at once: readers see the old content or the new."""
+    scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    scratch.write_text(text)
+    os.replace(scratch, path)

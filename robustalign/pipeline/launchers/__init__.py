@@ -1,0 +1,72 @@
+"""How runs are started: Hydra's launchers, as ``hydra/launcher=...`` names them.
+
+Hydra imports this at every start, so nothing heavy is imported here.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, RunMode, TaskFunction
+from omegaconf import DictConfig
+
+from robustalign.errors import ConfigError
+
+if TYPE_CHECKING:
+    from robustalign.pipeline.launchers.execute import Backend
+
+
+class ProductSweeper(BasicSweeper):
+    """Hydra's own sweeper (the product of all lists), without its files and without composing twice."""
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Launch the product of the swept values."""
+        assert self.hydra_context is not None and self.launcher is not None
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        (jobs,) = self.split_arguments(parser.parse_overrides([*self._parse_config(), *arguments]), None)
+        return self.launcher.launch(jobs, initial_job_idx=0)
+
+
+class SweepLauncher(Launcher):
+    """Turns the jobs of a Hydra multirun into configs and has a backend run them."""
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Remember what composing a job's config takes."""
+        self.hydra_context = hydra_context
+        self.config = config
+        self.single = getattr(task_function, "single", False)
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
+        """Run every job; exits with the sweep's exit code."""
+        from robustalign.config import resolve
+        from robustalign.pipeline.launchers.execute import execute
+
+        if len(job_overrides) > 1 and self.single:
+            raise ConfigError("-m", f"these values make {len(job_overrides)} runs; add -m to run them all as a sweep")
+        loader = self.hydra_context.config_loader
+        configs = [resolve(loader.load_sweep_config(self.config, list(overrides))) for overrides in job_overrides]
+        base = resolve(loader.load_configuration("config", [], run_mode=RunMode.RUN))
+        sys.exit(execute(configs, base, self.backend()))
+
+    def backend(self) -> Backend:
+        """What starts the processes."""
+        raise NotImplementedError
+
+
+class LocalLauncher(SweepLauncher):
+    """``hydra/launcher=local``: a pool of worker processes on this machine."""
+
+    def __init__(self, **options: Any) -> None:
+        self.options = options
+
+    def backend(self) -> Backend:
+        """A pool."""
+        from robustalign.pipeline.launchers.local import LocalPool
+
+        return LocalPool(**self.options)

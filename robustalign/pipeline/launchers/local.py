@@ -1,0 +1,218 @@
+"""A pool of worker processes on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+
+from robustalign.config import Config
+from robustalign.pipeline.folder import RunFolder, State
+from robustalign.pipeline.launchers.nurseries import Child, NurseryClient
+from robustalign.pipeline.launchers.display import Progress
+from robustalign.pipeline.sweep import Run, Sweep, bury
+from robustalign.pipeline.worker import BUSY
+
+TICK = 0.05  # seconds between two looks at the children
+
+
+class LocalPool:
+    """Runs as many runs at once as the cores (or GPUs) carry; kills and failures concern one run only."""
+
+    def __init__(self, workers: int = 0) -> None:
+        self.workers = workers
+        self.threads = 0
+        self.gpus: list[str] = []
+
+    def environment(self, configs: Sequence[Config]) -> Mapping[str, str]:
+        """Divide the cores: every run gets ``trainer.threads`` of them."""
+        cores = len(os.sched_getaffinity(0))
+        self.threads = min(max(config.trainer.threads or cores for config in configs), cores)
+        self.gpus = visible_gpus() if any(config.trainer.device != "cpu" for config in configs) else []
+        self.workers = self.workers or len(self.gpus) or max(1, cores // self.threads)
+        names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+        return dict.fromkeys(names, str(self.threads)) | {"TOKENIZERS_PARALLELISM": "false"}
+
+    def describe(self, runs: int) -> str:
+        """The pool's size."""
+        where = f" on GPUs {', '.join(self.gpus)}" if self.gpus else ""
+        return f"local: {min(self.workers, runs)} at once, {self.threads} threads each{where}"
+
+    def run(self, sweep: Sweep, todo: Sequence[Run], warm: Sequence[Run], client: NurseryClient) -> bool:
+        """Run everything; False if the user stopped it."""
+        environment = {"OMP_NUM_THREADS": str(self.threads)}
+        with _Stops() as stops, Progress(sweep) as progress:
+            for run in warm:
+                _warm(run.folder, sweep, client, stops)
+            pool = _Pool(sweep, todo, self, client, environment)
+            echo = _Echo(todo[0].folder.log) if len(sweep.runs) == 1 else None
+            while pool.busy:
+                pool.step(stops)
+                progress.update()
+                if echo is not None:
+                    echo.update()
+                time.sleep(TICK)
+            if echo is not None:
+                echo.update()
+        return not stops.count
+
+
+class _Pool:
+    """The state of a pool: what waits, what runs in which slot, what another launch runs."""
+
+    def __init__(
+        self, sweep: Sweep, todo: Sequence[Run], options: LocalPool, client: NurseryClient, env: Mapping[str, str]
+    ) -> None:
+        self.sweep = sweep
+        self.queue = deque(todo)
+        self.free = deque(range(options.workers))
+        self.active: dict[int, tuple[Run, Child, NurseryClient]] = {}
+        self.elsewhere: list[Run] = []
+        self.gpus = options.gpus
+        self.client = client
+        self.env = dict(env)
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything is left to wait for."""
+        return bool(self.queue or self.active or self.elsewhere)
+
+    def step(self, stops: _Stops) -> None:
+        """Settle what ended, start what fits, pass on a stop."""
+        for slot, (run, child, client) in list(self.active.items()):
+            if child.done.is_set():
+                del self.active[slot]
+                self.free.append(slot)
+                if client is not self.client:
+                    client.close()
+                self._settle(run, child)
+        self.elsewhere = [run for run in self.elsewhere if not self._back(run)]
+        if stops.count:
+            self.queue.clear()
+            self.elsewhere.clear()
+            stops.pass_on([child for _, child, _ in self.active.values()])
+        while self.queue and self.free:
+            self._start(self.queue.popleft())
+
+    def _start(self, run: Run) -> None:
+        if run.folder.runner() is not None:
+            self.elsewhere.append(run)
+        elif run.folder.cancel_asked():
+            run.folder.set_status(State.CANCELLED)
+        else:
+            slot = self.free.popleft()
+            client, env = self._client(slot)
+            self.active[slot] = run, client.run(run.folder.path, run.folder.log, env), client
+
+    def _client(self, slot: int) -> tuple[NurseryClient, Mapping[str, str]]:
+        if self.gpus:  # CUDA does not survive a fork: a process of its own for every run
+            env = {**self.env, "CUDA_VISIBLE_DEVICES": self.gpus[slot % len(self.gpus)]}
+            return NurseryClient(env), env
+        if not self.client.alive:
+            self.client = NurseryClient(self.env)
+        return self.client, {}
+
+    def _settle(self, run: Run, child: Child) -> None:
+        status = run.folder.status()
+        if child.code == BUSY or run.folder.runner() is not None:
+            self.elsewhere.append(run)
+        elif status.state is State.PREEMPTED:
+            self.queue.append(run)
+        elif not status.state.ended:
+            bury(run.folder, _cause(child.code))
+            self._restart(run)
+
+    def _back(self, run: Run) -> bool:
+        """Whether a run that another launch had is ours to care for again."""
+        if run.folder.runner() is not None:
+            return False
+        status = run.folder.status()
+        if status.state is State.RUNNING:
+            bury(run.folder, "the process died without a word")
+            self._restart(run)
+        elif not status.state.ended:
+            self.queue.append(run)
+        return True
+
+    def _restart(self, run: Run) -> None:
+        if self.sweep.restartable(run.folder.status()):
+            self.queue.append(run)
+
+
+class _Stops:
+    """Counts Ctrl-C and its like: the first asks the runs to save and stop, the next kills them."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.passed: dict[int, int] = {}
+
+    def __enter__(self) -> _Stops:
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        self.before = {number: signal.signal(number, self._note) for number in numbers}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def pass_on(self, children: Sequence[Child]) -> None:
+        """Tell the children, once a stop."""
+        for child in children:
+            if child.pid is not None and self.passed.get(child.pid, 0) < self.count:
+                self.passed[child.pid] = self.count
+                child.kill(signal.SIGTERM if self.count == 1 else signal.SIGKILL)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.count += 1
+        if self.count == 1:
+            text = "stopping: each run saves a checkpoint at its next step; the same command goes on from there"
+            print(f"\nrobustalign: {text} (once more: kill them now)", file=sys.stderr)
+
+
+class _Echo:
+    """Copies what a run writes into its log to the terminal."""
+
+    def __init__(self, log: Path) -> None:
+        self.log = log
+        self.offset = log.stat().st_size if log.exists() else 0
+
+    def update(self) -> None:
+        """Copy what is new."""
+        with contextlib.suppress(FileNotFoundError), open(self.log, "rb") as file:
+            file.seek(self.offset)
+            chunk = file.read()
+            self.offset += len(chunk)
+            sys.stderr.write(chunk.decode(errors="replace"))
+            sys.stderr.flush()
+
+
+def _warm(folder: RunFolder, sweep: Sweep, client: NurseryClient, stops: _Stops) -> None:
+    """Build the stages that several runs share before they start and wait for each other."""
+    log = sweep.folder / "warm.log"
+    print(f"robustalign: preparing shared stages (log: {log})", file=sys.stderr)
+    child = client.start("warm", folder=str(folder.path), log=str(log))
+    while not child.done.wait(TICK):
+        if stops.count:
+            stops.pass_on([child])
+    if child.code and not stops.count:
+        print("robustalign: warning: the shared stages failed; each run tries for itself", file=sys.stderr)
+
+
+def _cause(code: int | None) -> str:
+    if code is not None and code < 0:
+        name = signal.Signals(-code).name
+        return f"killed by {name}" + (" (kill -9, or out of memory)" if name == "SIGKILL" else "")
+    return f"the process ended with exit code {code} before the run did"
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that runs may use, without importing torch."""
+    if "CUDA_VISIBLE_DEVICES" in os.environ:
+        return [name for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if name]
+    return [str(number) for number in range(len(list(Path("/dev").glob("nvidia[0-9]*"))))]

@@ -1,0 +1,194 @@
+"""A sweep: the set of its runs, which of them are still to do, and what became of each."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from robustalign.cache import Lock
+from robustalign.config import Config, TrackingConfig
+from robustalign.errors import ConfigError, choices
+from robustalign.pipeline.folder import RunFolder, State, Status
+from robustalign.pipeline.identity import place, varies, varying_keys
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a sweep: its folder and its name among the others."""
+
+    folder: RunFolder
+    name: str
+
+
+@dataclass
+class Sweep:
+    """The runs that were launched together; ``<paths.output>/sweeps/<id>/sweep.json`` remembers them."""
+
+    output: Path
+    runs: list[Run]
+    varying: list[str]  # keys that tell the runs apart
+    tracking: TrackingConfig
+    max_restarts: int = 3
+    command: str = ""
+    git: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        """12 hex digits that stand for the set of runs."""
+        names = sorted(run.folder.name for run in self.runs)
+        return hashlib.sha256(" ".join(names).encode()).hexdigest()[:12]
+
+    @property
+    def folder(self) -> Path:
+        """Where the sweep's own files are."""
+        return self.output / "sweeps" / self.id
+
+    @property
+    def mlruns(self) -> str:
+        """The URI of the tracking store."""
+        return self.tracking.uri or f"sqlite:///{self.output / 'mlflow.db'}"
+
+    def status(self) -> list[tuple[Run, Status]]:
+        """Every run with what is known of it."""
+        return [(run, run.folder.status()) for run in self.runs]
+
+    def reap(self, scheduled: Callable[[Status], bool] = lambda status: False) -> None:
+        """Mark runs as killed that say RUNNING though nobody runs them.
+
+        Args:
+            scheduled: whether a scheduler still has the run's job, so that it may go on by itself.
+        """
+        for run, status in self.status():
+            if status.state is State.RUNNING and not scheduled(status) and run.folder.runner() is None:
+                bury(run.folder, "the process died without a word (killed, out of memory, or its machine was lost)")
+
+    def todo(self, retry: str) -> list[Run]:
+        """The runs that a launch has to start, ended ones made ready again where ``retry`` says so."""
+        again = {"none": (), "failed": (State.FAILED,), "all": (State.FAILED, State.FINISHED)}[retry]
+        chosen = []
+        for run, status in self.status():
+            worn_out = status.state is State.KILLED and status.kills > self.max_restarts
+            if status.state is State.FINISHED and status.state in again:
+                _start_over(run.folder)
+            elif status.state in again or status.state is State.CANCELLED or (worn_out and again):
+                run.folder.reopen()
+            elif status.state.ended or worn_out:
+                continue
+            chosen.append(run)
+        return chosen
+
+    def restartable(self, status: Status) -> bool:
+        """Whether a killed run may be started once more."""
+        return status.state is State.KILLED and status.kills <= self.max_restarts
+
+    def save(self) -> None:
+        """Write the sweep's memory."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        memory = {
+            "runs": {run.folder.name: run.name for run in self.runs},
+            "varying": self.varying,
+            "tracking": asdict(self.tracking),
+            "max_restarts": self.max_restarts,
+            "command": self.command,
+            "git": self.git,
+            "launched": time.time(),
+        }
+        scratch = self.folder / f".sweep.json.{os.getpid()}"
+        scratch.write_text(json.dumps(memory, indent=1) + "\n")
+        os.replace(scratch, self.folder / "sweep.json")
+
+    @classmethod
+    def load(cls, folder: Path) -> Sweep:
+        """The sweep of a folder under ``<paths.output>/sweeps``."""
+        memory = json.loads((folder / "sweep.json").read_text())
+        output = folder.absolute().parent.parent
+        return cls(
+            output=output,
+            runs=[Run(RunFolder(output / "runs" / run), name) for run, name in memory["runs"].items()],
+            varying=memory["varying"],
+            tracking=TrackingConfig(**memory["tracking"]),
+            max_restarts=memory["max_restarts"],
+            command=memory["command"],
+            git=memory["git"],
+        )
+
+
+def plan(configs: Sequence[Config], base: Config, **memory: Any) -> tuple[Sweep, list[Config]]:
+    """The sweep of some configs, and the config of each of its runs. Nothing is written.
+
+    Configs that mean the same run count once.
+    """
+    names = varies(configs)
+    output = Path(configs[0].paths.output)
+    runs: dict[str, tuple[Run, Config]] = {}
+    for config, name in zip(configs, names, strict=True):
+        folder = place(output / "runs", config, base)
+        runs.setdefault(folder.name, (Run(folder, name), config))
+    sweep = Sweep(
+        output=output,
+        runs=[run for run, _ in runs.values()],
+        varying=varying_keys(configs),
+        tracking=configs[0].tracking,
+        max_restarts=configs[0].sweep.max_restarts,
+        **memory,
+    )
+    return sweep, [config for _, config in runs.values()]
+
+
+def launch(configs: Sequence[Config], base: Config, retry: str, **memory: Any) -> tuple[Sweep, list[Run]]:
+    """Freeze every config into its run's folder and say which runs are to be started."""
+    output = Path(configs[0].paths.output)
+    with Lock(output / ".launch.lock"):
+        sweep, frozen = plan(configs, base, **memory)
+        for run, config in zip(sweep.runs, frozen, strict=True):
+            if run.folder.frozen() is None:
+                run.folder.freeze(config)
+        sweep.save()
+        sweep.reap()
+        return sweep, sweep.todo(retry)
+
+
+def bury(folder: RunFolder, error: str) -> None:
+    """Write down that a run's process is dead."""
+    status = folder.status()
+    state = State.CANCELLED if folder.cancel_asked() else State.KILLED
+    ended = status.updated or time.time()
+    seconds = status.seconds + max(0.0, ended - (status.began or ended))
+    folder.set_status(state, kills=status.kills + 1, ended=ended, seconds=seconds, error=error)
+
+
+def find(output: Path, sweep: str | None = None) -> Sweep:
+    """A sweep by its id (or the start of it); the last launched one by default."""
+    folders = sorted((output / "sweeps").glob("*/sweep.json"), key=lambda file: file.stat().st_mtime)
+    if not folders:
+        raise ConfigError("paths.output", f"{output} has no sweeps")
+    fitting = [file.parent for file in folders if sweep is None or file.parent.name.startswith(sweep)]
+    if not fitting or (sweep is not None and len(fitting) > 1):
+        known = choices(file.parent.name for file in folders)
+        raise ConfigError("sweep", f"{sweep!r} is {'not one' if fitting else 'none'} of: {known}")
+    return Sweep.load(fitting[-1])
+
+
+def _start_over(folder: RunFolder) -> None:
+    """Put a finished run aside and freeze its config into a new folder."""
+    config = folder.config()
+    aside = folder.path.parent / ".superseded"
+    aside.mkdir(exist_ok=True)
+    shutil.move(folder.path, aside / f"{folder.name}-{folder.status().uid[:8]}")
+    folder.freeze(config)
+
+
+def dump(config: Config) -> Mapping[str, Any]:
+    """A config as plain containers, to be sent to another process."""
+    plain = OmegaConf.to_container(OmegaConf.structured(config))
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}

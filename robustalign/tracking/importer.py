@@ -1,0 +1,225 @@
+"""Brings what runs told in their folders into MLflow, each thing once however often it is called."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from robustalign.tracking.store import open_store, sqlite_file, store_lock
+
+STATES = {
+    "PENDING": "SCHEDULED",
+    "RUNNING": "RUNNING",
+    "FINISHED": "FINISHED",
+    "FAILED": "FAILED",
+    "KILLED": "KILLED",
+    "CANCELLED": "KILLED",
+    "PREEMPTED": "KILLED",
+}
+METRICS_A_BATCH = 900  # MLflow takes 1000
+PARAMS_A_BATCH = 90  # MLflow takes 100
+LONGEST_PARAM = 5900
+LONGEST_TAG = 7900
+
+Records = Callable[[int], Iterator[tuple[dict[str, Any], int]]]  # a journal's records from an offset on
+
+
+@dataclass
+class RunView:
+    """What the store shall know of a run, beside its journal."""
+
+    uid: str
+    name: str
+    state: str
+    folder: Path
+    started: float | None = None
+    ended: float | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
+    tags: Mapping[str, str | None] = field(default_factory=dict)  # an empty one is taken away
+    files: tuple[str, ...] = ()  # in the folder, attached when the run ends
+
+
+@dataclass
+class _Known:
+    """What the store already has of a run."""
+
+    run_id: str
+    offset: int
+    state: str
+    tags: dict[str, str]
+
+
+class Importer:
+    """Fills one experiment of one store.
+
+    A run is found again by its uid and its sweep, its journal goes on where the store's own mark
+    says, and metrics carry the journal's time stamps: what is sent twice is stored once.
+    """
+
+    def __init__(self, uri: str, experiment: str, artifacts: Path) -> None:
+        self.uri = uri
+        self.client = open_store(uri)
+        self.experiment = self._experiment(experiment, artifacts)
+        self._known: dict[str, _Known] = {}
+
+    def sweep(self, sweep: str, name: str, tags: Mapping[str, str]) -> str:
+        """The parent run of a sweep, made if there is none. Returns its id."""
+        with self._creating():
+            if found := self._find(f"tags.`robustalign.kind` = 'sweep' and tags.`robustalign.sweep` = '{sweep}'"):
+                self.client.update_run(found.info.run_id, status="RUNNING")
+                return found.info.run_id
+            own = {"robustalign.kind": "sweep", "robustalign.sweep": sweep, "mlflow.runName": name}
+            made = self.client.create_run(self.experiment, tags={**own, **_clean_tags(tags)})
+            return made.info.run_id
+
+    def end_sweep(self, run_id: str, status: str) -> None:
+        """Set the parent's last status."""
+        self.client.set_terminated(run_id, status)
+
+    def bring(self, view: RunView, records: Records, parent: str | None) -> str:
+        """Everything that is new of a run. Returns its id in the store."""
+        known = self._known.get(view.uid) or self._find_or_create(view, parent)
+        self._known[view.uid] = known
+        known.offset = self._journal(known, view, records)
+        self._tags(known, view)
+        if known.state != view.state:
+            self._state(known, view)
+        return known.run_id
+
+    def _journal(self, known: _Known, view: RunView, records: Records) -> int:
+        offset, metrics = known.offset, []
+        tags: dict[str, str] = {}
+        for record, behind in records(known.offset):
+            kind, offset = record["kind"], behind
+            if kind == "metrics":
+                metrics += _metrics(record)
+            elif kind == "tags":
+                tags.update(record["values"])
+            elif kind == "params":
+                self._params(known.run_id, record["values"])
+            elif kind == "dataset":
+                self._dataset(known.run_id, record)
+            elif kind == "artifact":
+                self._attach(known.run_id, view.folder, record["path"])
+        if offset == known.offset:
+            return offset
+        for start in range(0, len(metrics), METRICS_A_BATCH):
+            self.client.log_batch(known.run_id, metrics=metrics[start : start + METRICS_A_BATCH], synchronous=True)
+        self._set_tags(known, {**tags, "robustalign.imported": str(offset)})
+        return offset
+
+    def _state(self, known: _Known, view: RunView) -> None:
+        status = STATES[view.state]
+        if view.state in ("FINISHED", "FAILED", "KILLED", "CANCELLED", "PREEMPTED"):
+            for name in view.files:
+                self._attach(known.run_id, view.folder, name)
+            ended = int((view.ended or time.time()) * 1000)
+            self.client.set_terminated(known.run_id, status, end_time=ended)
+        else:
+            self.client.update_run(known.run_id, status=status)
+        self._set_tags(known, {"robustalign.status": view.state})
+        known.state = view.state
+
+    def _tags(self, known: _Known, view: RunView) -> None:
+        self._set_tags(known, {name: value for name, value in view.tags.items() if value})
+        for name in [name for name, value in view.tags.items() if not value and name in known.tags]:
+            self.client.delete_tag(known.run_id, name)
+            del known.tags[name]
+
+    def _set_tags(self, known: _Known, tags: Mapping[str, Any]) -> None:
+        from mlflow.entities import RunTag
+
+        new = {name: value for name, value in _clean_tags(tags).items() if known.tags.get(name) != value}
+        if new:
+            self.client.log_batch(known.run_id, tags=[RunTag(*item) for item in new.items()], synchronous=True)
+            known.tags.update(new)
+
+    def _params(self, run_id: str, values: Mapping[str, Any]) -> None:
+        from mlflow.entities import Param
+
+        params = [Param(_name(key), str(value)[:LONGEST_PARAM]) for key, value in values.items() if value is not None]
+        for start in range(0, len(params), PARAMS_A_BATCH):
+            self.client.log_batch(run_id, params=params[start : start + PARAMS_A_BATCH], synchronous=True)
+
+    def _dataset(self, run_id: str, record: Mapping[str, Any]) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        digest = hashlib.sha256(record["fingerprint"].encode()).hexdigest()[:8]
+        profile = f'{{"num_rows": {record["rows"]}}}'
+        dataset = Dataset(record["name"], digest, "local", '{"uri": "cache"}', profile=profile)
+        tags = [
+            InputTag("mlflow.data.context", record["context"]),
+            InputTag("robustalign.fingerprint", record["fingerprint"]),
+        ]
+        self.client.log_inputs(run_id, datasets=[DatasetInput(dataset, tags)])
+
+    def _attach(self, run_id: str, folder: Path, name: str) -> None:
+        path = folder / name
+        if path.is_dir():
+            self.client.log_artifacts(run_id, str(path), artifact_path=name)
+        elif path.is_file():
+            parent = str(Path(name).parent)
+            self.client.log_artifact(run_id, str(path), artifact_path=None if parent == "." else parent)
+
+    def _find_or_create(self, view: RunView, parent: str | None) -> _Known:
+        sweep = view.tags.get("robustalign.sweep")
+        mine = f"tags.`robustalign.uid` = '{view.uid}' and tags.`robustalign.sweep` = '{sweep}'"
+        with self._creating():
+            run = self._find(mine)
+            if run is None:
+                tags = {
+                    "robustalign.kind": "run",
+                    "robustalign.uid": view.uid,
+                    "robustalign.sweep": sweep or "",
+                    "mlflow.runName": view.name,
+                } | ({"mlflow.parentRunId": parent} if parent else {})
+                start = int((view.started or time.time()) * 1000)
+                run = self.client.create_run(self.experiment, start_time=start, tags=tags)
+        tags = dict(run.data.tags)
+        self._params(run.info.run_id, {k: v for k, v in view.params.items() if _name(k) not in run.data.params})
+        return _Known(
+            run_id=run.info.run_id,
+            offset=int(tags.get("robustalign.imported", 0)),
+            state=tags.get("robustalign.status", ""),
+            tags=tags,
+        )
+
+    def _find(self, filter_string: str) -> Any:
+        found = self.client.search_runs([self.experiment], filter_string, max_results=1, order_by=["start_time ASC"])
+        return found[0] if found else None
+
+    def _experiment(self, name: str, artifacts: Path) -> str:
+        with self._creating():
+            experiment = self.client.get_experiment_by_name(name)
+            if experiment is None:
+                remote = self.uri.startswith("http")  # a server keeps artefacts where it likes
+                return self.client.create_experiment(name, None if remote else artifacts.absolute().as_uri())
+            if experiment.lifecycle_stage == "deleted":
+                self.client.restore_experiment(experiment.experiment_id)
+            return experiment.experiment_id
+
+    def _creating(self) -> contextlib.AbstractContextManager[Any]:
+        """Look and create are one step among the processes that share a SQLite file."""
+        file = sqlite_file(self.uri)
+        return contextlib.nullcontext() if file is None else store_lock(file)
+
+
+def _metrics(record: Mapping[str, Any]) -> list[Any]:
+    from mlflow.entities import Metric
+
+    return [Metric(_name(name), value, record["time"], record["step"]) for name, value in record["values"].items()]
+
+
+def _name(name: str) -> str:
+    """A name that MLflow takes."""
+    return re.sub(r"[^\w\-.:/ ]", "_", name, flags=re.ASCII)[:250]
+
+
+def _clean_tags(tags: Mapping[str, Any]) -> dict[str, str]:
+    return {_name(name): str(value)[:LONGEST_TAG] for name, value in tags.items()}

@@ -1,0 +1,80 @@
+"""Opening a tracking store: created by one process at a time, quick to write to."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sqlite3
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from robustalign.cache import Lock
+from robustalign.errors import ConfigError
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+NETWORK_DISKS = ("nfs", "nfs4", "lustre", "gpfs", "beegfs", "cifs", "smb3", "ceph", "afs", "9p", "fuse.sshfs")
+
+
+def open_store(uri: str) -> MlflowClient:
+    """A client of an MLflow store; a new SQLite file gets its tables first.
+
+    Raises:
+        ConfigError: the store cannot be reached.
+    """
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+    os.environ.pop("MLFLOW_RUN_ID", None)  # it would send every run's metrics to that one
+    from mlflow.tracking import MlflowClient
+
+    for name in ("alembic", "mlflow.store.db.utils", "mlflow.store.db_migrations"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    file = sqlite_file(uri)
+    try:
+        if file is None:
+            client = MlflowClient(uri)
+            client.search_experiments(max_results=1)
+            return client
+        # processes that create the tables at the same time spoil each other's work
+        with store_lock(file):
+            client = MlflowClient(uri)
+            client.search_experiments(max_results=1)
+            if on_local_disk(file):
+                with sqlite3.connect(file) as connection:
+                    connection.execute("PRAGMA journal_mode=WAL")
+        return client
+    except Exception as error:
+        raise ConfigError("tracking.uri", f"cannot open {_without_password(uri)}: {error}") from error
+
+
+def store_lock(file: Path) -> Lock:
+    """Held while something is created in a SQLite store."""
+    return Lock(file.with_name(f".{file.name}.lock"))
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """The file of a SQLite store; None for other stores."""
+    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+
+
+def on_local_disk(path: Path) -> bool:
+    """Whether a file is on a disk of this machine, as far as the mount table tells."""
+    best, kind = "", "unknown"
+    try:
+        mounts = Path("/proc/self/mounts").read_text().splitlines()
+    except OSError:
+        return False
+    target = str(path.resolve())
+    for mount in mounts:
+        _, point, name, *_ = mount.split()
+        inside = target == point or target.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= len(best):
+            best, kind = point, name
+    return kind not in NETWORK_DISKS and not kind.startswith("fuse")
+
+
+def _without_password(uri: str) -> str:
+    return re.sub(r"://([^:/@]+):[^@]*@", r"://\1:***@", uri)

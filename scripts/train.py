@@ -1,0 +1,3 @@
+from robustalign.cli.train import main
+
+main()
