@@ -18,6 +18,8 @@ from robustalign.objectives.checks import at_least_zero, one_of
 
 DIRECTIONS = {"pessimistic": 1.0, "optimistic": -1.0}
 """Sign of the tilt: pessimistic laws favour large losses, optimistic ones small losses."""
+STRIDE = 16.0
+"""The most by which a step of the solver multiplies its slope."""
 
 
 def temperature_for_radius(
@@ -84,44 +86,43 @@ def solve_temperature(scores: Tensor, prior: Tensor, radius: float) -> float:
     spread = float(scores.max() - scores.min())
     if not spread > 0 or radius >= _largest_divergence(scores, prior):
         return 0.0
-    centred = (scores - (prior * scores).sum()) / spread
-    slope = math.sqrt(2 * radius / float((prior * centred.square()).sum()))
+    below = (scores - scores.max()) / spread
+    slope = math.sqrt(2 * radius / float((prior * (below - (prior * below).sum()).square()).sum()))
     low, high = 0.0, math.inf
     for _ in range(200):
-        divergence, variance = _tilted_moments(centred, prior, slope)
+        divergence, variance = _tilted_moments(below, prior, slope)
         gap = divergence - radius
-        if gap < 0:
-            low = slope
-        else:
-            high = slope
+        low, high = (slope, high) if gap < 0 else (low, slope)
         step = slope - gap / (slope * variance) if variance > 0 else math.inf
+        if not low < step < min(high, STRIDE * slope):
+            # Between two nearly equal losses the divergence has a plateau, from which Newton leaps too far.
+            step = STRIDE * slope if high == math.inf else math.sqrt(max(low, high / STRIDE**2) * high)
         if abs(gap) <= 1e-14 * radius or abs(step - slope) <= 1e-15 * slope:
-            break
-        if not low < step < high:
-            step = 2 * slope if high == math.inf else 0.5 * (low + high)
-        if step == slope:
             break
         slope = step
     return spread / slope
 
 
 def _largest_divergence(scores: Tensor, prior: Tensor) -> float:
-    return -math.log(float(prior[scores == scores.max()].sum()))
+    return -math.log(min(float(prior[scores == scores.max()].sum()), 1.0))
 
 
-def _tilted_moments(centred: Tensor, prior: Tensor, slope: float) -> tuple[float, float]:
-    """KL of the tilt at inverse temperature ``slope``, and the variance of the scores under it."""
-    law = tilt(centred, prior, 1 / slope)
-    mean = (law * centred).sum()
-    return _divergence(centred, prior, slope, float(mean)), float((law * (centred - mean).square()).sum())
+def _tilted_moments(below: Tensor, prior: Tensor, slope: float) -> tuple[float, float]:
+    """KL of the tilt at inverse temperature ``slope``, and the variance of the scores under it.
 
-
-def _divergence(centred: Tensor, prior: Tensor, slope: float, mean: float) -> float:
-    exponents = slope * centred
-    if slope < 1:
-        # E_Q[centred] = 0, so small tilts are the logarithm of 1 + O(slope^2): log1p and expm1 keep its digits.
-        return slope * mean - math.log1p(float((prior * (torch.expm1(exponents) - exponents)).sum()))
-    return slope * mean - float(torch.logsumexp(exponents + prior.log(), 0))
+    ``below`` are the scores minus the largest. KL = slope E_P[x] - log E_Q exp(slope x) for scores x from any origin:
+    the largest for steep tilts; for slight ones the mean, where the logarithm is that of 1 + O(slope^2) and log1p and
+    expm1 keep its digits.
+    """
+    law = tilt(below, prior, 1 / slope)
+    mean = (law * below).sum()
+    variance = float((law * (below - mean).square()).sum())
+    if slope >= 1:
+        return slope * float(mean) - float(torch.log((prior * torch.exp(slope * below)).sum())), variance
+    centre = (prior * below).sum()
+    exponents = slope * (below - centre)
+    excess = float((prior * (torch.expm1(exponents) - exponents)).sum())
+    return slope * float(mean - centre) - math.log1p(excess), variance
 
 
 def _scores(losses: Tensor, weight: Tensor | None, direction: str) -> tuple[Tensor, Tensor]:

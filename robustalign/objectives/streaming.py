@@ -83,7 +83,7 @@ class StreamingSet(AmbiguitySet):
     """
 
     streaming: bool = False
-    memory: int = 512
+    memory: int = 128
 
     def __post_init__(self) -> None:
         if not self.memory >= 1:

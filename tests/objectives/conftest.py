@@ -31,6 +31,23 @@ def adversarial_losses() -> dict[str, Tensor]:
 LOSSES = adversarial_losses()
 
 
+def random_problems(count: int) -> list[tuple[Tensor, Tensor]]:
+    """Losses of all kinds and sizes, each with prior weights: heavy tails, ties, near ties, tiny and huge spreads."""
+    generator = torch.Generator().manual_seed(11)
+    problems = []
+    for trial in range(count):
+        n = (2, 3, 5, 16, 64)[trial % 5]
+        losses = torch.randn(n, generator=generator, dtype=torch.float64)
+        near_tie = losses.clone()
+        near_tie[0] = losses.max()
+        near_tie[1] = near_tie[0] * (1 - 1e-10)
+        heavy = torch.rand(n, generator=generator, dtype=torch.float64) ** -3
+        kinds = [losses, heavy, (2 * losses).round(), near_tie, 1e8 * losses, 0.693 + 1e-8 * losses]
+        weight = 0.01 + torch.rand(n, generator=generator, dtype=torch.float64)
+        problems.append((kinds[trial % 6], weight))
+    return [(losses, weight) for losses, weight in problems if losses.max() > losses.min()]
+
+
 @pytest.fixture(params=sorted(LOSSES))
 def losses(request: pytest.FixtureRequest) -> Tensor:
     return LOSSES[request.param]
@@ -45,6 +62,11 @@ def weight(request: pytest.FixtureRequest, losses: Tensor) -> Tensor | None:
 def nominal(losses: Tensor, weight: Tensor | None) -> np.ndarray:
     law = np.ones(len(losses)) if weight is None else weight.numpy()
     return law / law.sum()
+
+
+@pytest.fixture(scope="session")
+def problems() -> list[tuple[Tensor, Tensor]]:
+    return random_problems(300)
 
 
 @pytest.fixture

@@ -115,6 +115,22 @@ def test_dual_equals_primal(losses, weight, ambiguity, prior_law):
     assert float(robust.value) == pytest.approx(dual, rel=1e-10, abs=1e-10)
 
 
+@pytest.mark.parametrize("share", [1e-9, 1e-3, 0.3, 0.9, 1 - 1e-3, 1 - 1e-9])
+def test_chi_square_is_exact_on_hard_problems(problems, prior_law, share):
+    """The divergence is the radius and the primal the dual, at every share of the largest divergence."""
+    for losses, weight in problems:
+        q = torch.from_numpy(prior_law(losses, weight))
+        radius = share * (1 / float(q[losses == losses.max()].sum()) - 1) / 2
+        ambiguity = ChiSquareBall(radius=radius)
+        robust = ambiguity.worst_case(losses, weight=weight)
+        assert robust.divergence == pytest.approx(radius, rel=1e-10)
+        spread = float(losses.max() - losses.min())
+        precision = 1e-12 + 1e-15 * float(losses.abs().max()) / spread
+        dual = dual_value(ambiguity, robust.dual, losses, q)
+        if share > 1e-6:  # below, eta lies so far out that this formula loses its digits
+            assert abs(float(robust.value) - dual) / spread < 10 * precision
+
+
 def test_chi_square_drops_the_negative_probabilities_of_the_variance_form():
     """l = (0, 1, 2, 10), radius 1: mean + sqrt(2 radius Var) would need p < 0 for the loss 0. The other three have
     mass 3/4, mean 13/3 and variance 146/9, so the value is 13/3 + sqrt(146/9 (3/4 * 3 - 1))."""
@@ -129,7 +145,9 @@ def test_total_variation_is_a_mixture_of_cvar_and_maximum(losses, weight):
     for radius in (0.1, 0.35, 0.8):
         kept = CVaR(alpha=1 - radius).worst_case(losses, weight=weight)
         expected = (1 - radius) * float(kept.value) + radius * float(losses.max())
-        assert float(TVBall(radius=radius).worst_case(losses, weight=weight).value) == pytest.approx(expected, rel=1e-12)
+        assert float(TVBall(radius=radius).worst_case(losses, weight=weight).value) == pytest.approx(
+            expected, rel=1e-12
+        )
 
 
 @pytest.mark.parametrize("ambiguity", ALL, ids=label)
@@ -295,7 +313,7 @@ def test_nan_losses_stay_visible(ambiguity):
     ids=label,
 )
 def test_degenerate_radii_are_refused_for_a_batch_size_and_answered(ambiguity, n, key):
-    with pytest.raises(ValueError, match=f"^{key}: "):
+    with pytest.raises(ValueError, match=rf"^{key}: "):
         ambiguity.check(n)
     ambiguity.check(n + 1)
     losses = torch.linspace(0, 1, n, dtype=torch.float64)
@@ -330,7 +348,7 @@ def test_harmless_settings_pass_the_check(ambiguity):
     ],
 )
 def test_bad_values_name_their_field(build, key):
-    with pytest.raises(ValueError, match=f"^{key}: "):
+    with pytest.raises(ValueError, match=rf"^{key}: "):
         build()
 
 

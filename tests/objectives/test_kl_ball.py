@@ -45,6 +45,19 @@ def test_solver_is_exact_for_a_data_set():
     assert temperature_for_radius(losses, math.log(10_000)) == 0
 
 
+@pytest.mark.parametrize("share", [1e-9, 1e-3, 0.3, 0.9, 1 - 1e-3, 1 - 1e-9])
+def test_solver_is_exact_on_hard_problems(problems, prior_law, share):
+    """At every share of the largest divergence the losses allow; the divergence is recomputed from the weights."""
+    for losses, weight in problems:
+        q = prior_law(losses, weight)
+        radius = -share * math.log(min(q[(losses == losses.max()).numpy()].sum(), 1.0))
+        robust = KLBall(radius=radius).worst_case(losses, weight=weight)
+        p = robust.weights.numpy() / len(losses)
+        realised = (p * np.log(np.where(p > 0, p, 1) / q)).sum()
+        assert realised == pytest.approx(radius, abs=1e-10)
+        assert robust.divergence == pytest.approx(radius, abs=1e-10)
+
+
 def test_small_radius_rule():
     losses = torch.tensor([0.2, 0.7, 0.9, 1.4], dtype=torch.float64)
     for radius in (1e-8, 1e-10, 1e-12):
@@ -124,6 +137,18 @@ def test_optimistic_is_pessimistic_of_negated_losses(losses):
         torch.testing.assert_close(optimistic.weights, mirrored.weights)
 
 
+def test_micro_batches_with_pooled_weights_add_up(losses):
+    """A pass without gradient gives the weights; then any cut of the batch has the whole batch's gradient."""
+    margin = (2 - losses).requires_grad_()
+    loss, kl = SigmoidLoss(0.5), KLBall(radius=0.1)
+    (whole,) = torch.autograd.grad(kl.worst_case(loss.losses(margin)).value, margin)
+    weights = kl.worst_case(loss.losses(margin.detach())).weights
+    n, cut = len(losses), len(losses) // 3
+    parts = [(weights[s] * loss.losses(margin[s])).sum() / n for s in (slice(0, cut), slice(cut, n))]
+    (summed,) = torch.autograd.grad(parts[0] + parts[1], margin)
+    torch.testing.assert_close(summed, whole, rtol=1e-12, atol=0)
+
+
 def test_limits_of_the_temperature(losses):
     cold = KLBall(temperature=1e-300).worst_case(losses)
     assert float(cold.value) == pytest.approx(float(losses.max()), rel=1e-15)
@@ -153,5 +178,5 @@ def test_radius_beyond_the_batch_is_the_largest_loss(losses):
     ],
 )
 def test_bad_values_name_their_field(settings, key):
-    with pytest.raises(ValueError, match=f"^{key}: "):
+    with pytest.raises(ValueError, match=rf"^{key}: "):
         KLBall(**settings)

@@ -178,7 +178,7 @@ def test_dtype_and_shape_are_kept(loss):
 def test_bare_margin_or_a_named_missing_column(loss):
     margin = make_terms().margin
     if loss.needs:
-        with pytest.raises(ValueError, match=f"^terms: .*{sorted(loss.needs)[0]}"):
+        with pytest.raises(ValueError, match=rf"^terms: .*{sorted(loss.needs)[0]}"):
             loss.losses(margin)
     else:
         torch.testing.assert_close(loss.losses(margin), loss.losses(PairTerms(margin)), rtol=0, atol=0)
@@ -324,5 +324,5 @@ class TestDPOPro:
     ],
 )
 def test_bad_values_name_their_field(build, key):
-    with pytest.raises(ValueError, match=f"^{key}: "):
+    with pytest.raises(ValueError, match=rf"^{key}: "):
         build()

@@ -228,6 +228,35 @@ def test_zero_gradients_move_nothing(form):
     assert float(ball.relative_displacement(stats)) == 0
 
 
+def test_paper_and_released_penalties_by_hand():
+    """Two pairs of one-token rows, no prompt, h = theta (x_chosen - x_rejected), beta = 1, theta = 2.
+
+    Pair 1 has h = 0: dl/dh = -1/2, so dl/dx = (-1, +1) and ||g||^2 = 2. Pair 2 has sigmoid(-h) = 1/4 at h = ln 3:
+    dl/dx = (-1/2, +1/2) and ||g||^2 = 1/2. The mean is 5/4: rho 5/4 as released, rho sqrt(5/4) in Algorithm 1.
+    """
+    x = torch.tensor([0.3, math.log(3) / 2, 0.3, 0.0], dtype=torch.float64).view(4, 1, 1).requires_grad_()
+    chosen, rejected = (2 * x).flatten().chunk(2)
+    (gradients,) = torch.autograd.grad(SigmoidLoss(1.0).losses(chosen - rejected).sum(), x)
+    everything = torch.ones(4, 1, dtype=torch.bool)
+    for form, penalty in (("squared", 0.01 * 5 / 4), ("root", 0.01 * math.sqrt(5 / 4))):
+        ball = WassersteinBall(radius=0.01, form=form, radius_unit="absolute", prompt="per_sequence")
+        stats = ball.statistics(gradients, x, everything, ~everything)
+        assert float(ball.penalty(stats)) == pytest.approx(penalty, rel=1e-14)
+    moved = WassersteinBall(radius=0.01, form="squared", radius_unit="absolute").offsets(gradients, stats)
+    expected = 0.02 * torch.tensor([-1.0, -0.5, 1.0, 0.5], dtype=torch.float64)
+    torch.testing.assert_close(moved.flatten(), expected, rtol=1e-14, atol=0)
+
+
+def test_one_prompt_or_two_by_hand():
+    """A prompt whose two gradients cancel is no risk when it is one input, and 2 * 1^2 of it when it is two."""
+    gradients = torch.tensor([1.0, 0.5, -1.0, 0.5], dtype=torch.float64).view(2, 2, 1)
+    mask, prompt = torch.ones(2, 2, dtype=torch.bool), torch.tensor([[True, False]] * 2)
+    for kind, square in (("joint", 0.5), ("per_sequence", 2.5)):
+        ball = WassersteinBall(radius=0.1, prompt=kind)
+        stats = ball.statistics(ball.joint(gradients, prompt), gradients, mask, prompt)
+        assert float(stats.gradient_square) == square
+
+
 def test_worst_case_keeps_the_nominal_weights():
     losses, weight = torch.tensor([0.1, 0.5]), torch.tensor([3.0, 1.0])
     robust = WassersteinBall(radius=0.1).worst_case(losses, weight=weight)
@@ -249,5 +278,5 @@ def test_worst_case_keeps_the_nominal_weights():
     ],
 )
 def test_bad_values_name_their_field(settings, key):
-    with pytest.raises(ValueError, match=f"^{key}: "):
+    with pytest.raises(ValueError, match=rf"^{key}: "):
         WassersteinBall(**settings)

@@ -20,8 +20,9 @@ class ChiSquareBall(StreamingSet):
 
     The worst law is p_i = q_i (l_i - eta)_+ / E_Q (l - eta)_+, where eta solves
     E_Q (l - eta)_+^2 = (1 + 2 radius) (E_Q (l - eta)_+)^2; probabilities below 0, which the variance form of this
-    penalty would give, do not occur. The dual variable is eta: the value is
-    inf over eta of sqrt(1 + 2 radius) sqrt(E_Q (l - eta)_+^2) + eta. Found exactly, by the number of losses above eta.
+    penalty would give, do not occur. The dual variable is eta, -inf at radius 0 and inf with all mass on the largest
+    loss; the value is inf over eta of sqrt(1 + 2 radius) sqrt(E_Q (l - eta)_+^2) + eta. It is found exactly, by the
+    number of losses above it.
 
     Args:
         radius: >= 0; 0 is the nominal law, (N - 1) / 2 or more puts all mass on the largest of N losses.
@@ -41,36 +42,31 @@ class ChiSquareBall(StreamingSet):
 
     def _law_of(self, losses: Tensor, prior: Tensor) -> WorstLaw:
         scores = stand_in(losses)
-        threshold = worst_threshold(scores, prior, self.radius)
-        if threshold == -math.inf:
-            law = prior
-        elif threshold == math.inf:
-            law = on_the_largest(scores, prior)
+        top, spread = float(scores.max()), float(scores.max() - scores.min())
+        bound = 1 + 2 * self.radius
+        largest = on_the_largest(scores, prior)
+        if not spread > 0 or bound * float(prior[largest > 0].sum()) >= 1:
+            law, threshold = largest, math.inf
+        elif self.radius == 0:
+            law, threshold = prior, -math.inf
         else:
-            law = prior * (scores - threshold).clamp(min=0)
-            law = law / law.sum()
+            below = (scores - top) / spread  # exact for near ties at the top, which may decide everything
+            threshold = _threshold(below[prior > 0], prior[prior > 0], bound)
+            law = prior * (below - threshold).clamp(min=0)
+            law, threshold = law / law.sum(), top + spread * threshold
         return WorstLaw(probabilities=law, dual=threshold, divergence=chi_square_divergence(law, prior))
 
 
-def worst_threshold(losses: Tensor, prior: Tensor, radius: float) -> float:
-    """eta of :class:`ChiSquareBall`; -inf at radius 0, and inf where all mass is on the largest loss."""
-    inside = prior > 0
-    order = torch.argsort(losses[inside], descending=True)
-    ordered, law = losses[inside][order], prior[inside][order]
-    spread = float(ordered[0] - ordered[-1])
-    bound = 1 + 2 * radius
-    if not spread > 0 or bound * float(law[ordered == ordered[0]].sum()) >= 1:
-        return math.inf
-    if radius == 0:
-        return -math.inf
-    scaled = (ordered - ordered[0]) / spread
-    size = _losses_above(scaled, law, bound)
-    mass = float(law[:size].sum())
-    share = law[:size] / mass
-    mean = float((share * scaled[:size]).sum())
-    variance = float((share * (scaled[:size] - mean).square()).sum())
-    # Among these, dP/dQ is linear in the loss, with mean 1 / mass and second moment 1 + 2 radius.
-    return float(ordered[0]) + spread * (mean - math.sqrt(variance / (mass * bound - 1)))
+def _threshold(losses: Tensor, prior: Tensor, bound: float) -> float:
+    """eta for E_Q (l - eta)_+^2 = bound (E_Q (l - eta)_+)^2, where 1 < bound < 1 / Q(l = max l)."""
+    order = torch.argsort(losses, descending=True)
+    size = _losses_above(losses[order], prior[order], bound)
+    above, law = losses[order][:size], prior[order][:size]
+    mass = float(law.sum())
+    mean = float((law * above).sum()) / mass
+    variance = float((law * (above - mean).square()).sum()) / mass
+    # Among the losses above eta, dP/dQ is linear in the loss, with mean 1 / mass and second moment bound / mass.
+    return mean - math.sqrt(variance / (mass * bound - 1))
 
 
 def _losses_above(ordered: Tensor, law: Tensor, bound: float) -> int:
@@ -81,7 +77,7 @@ def _losses_above(ordered: Tensor, law: Tensor, bound: float) -> int:
         middle = (low + high) // 2
         above = ordered[: middle + 1] - ordered[middle]
         first, second = float((law[: middle + 1] * above).sum()), float((law[: middle + 1] * above.square()).sum())
-        if second > bound * first * first:
+        if second >= bound * first * first:  # 0 = 0 where only the largest are above
             low = middle + 1
         else:
             high = middle

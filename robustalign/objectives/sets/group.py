@@ -49,8 +49,9 @@ class GroupBall(AmbiguitySet):
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         if self.form == "exact":
-            return super().load_state_dict(state)
-        self._log_shares = state["log_shares"].to("cpu", torch.float64).clone()
+            super().load_state_dict(state)
+        else:
+            self._log_shares = state["log_shares"].to("cpu", torch.float64).clone()
 
     def _learn(self, losses: Tensor, prior: Tensor, group: Tensor | None) -> WorstLaw:
         if self.form == "online":
