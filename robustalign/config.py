@@ -74,7 +74,7 @@ class PairsConfig:
     temperature: float = 1.0  # bradley_terry: P(a preferred to b) = sigmoid((score a - score b) / temperature)
     m: int = 4  # best_worst: best and worst of m drawn at random from a prompt's candidates
     min_gap: float = 0.0  # drop pairs whose scores differ by no more, in standard deviations
-    per_prompt: int = 4  # pairs drawn per training prompt before duplicates are dropped
+    per_prompt: int = 8  # pairs drawn per training prompt before duplicates are dropped
     limit: int | None = None  # keep at most so many training pairs
 
 
@@ -218,9 +218,10 @@ def resolve(composed: DictConfig) -> Config:
         ConfigError: a key is missing, has a value that cannot run, or contradicts another.
     """
     bare = OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"])
-    merged = OmegaConf.merge(OmegaConf.structured(Config), bare)
     try:
-        config = OmegaConf.to_object(merged)
+        # through plain containers: a key that +key=value added to a schema node is refused, not dropped
+        plain = OmegaConf.to_container(bare, resolve=True, throw_on_missing=True)
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), plain))
     except OmegaConfBaseException as error:
         raise ConfigError(error.full_key or "config", str(error).splitlines()[0]) from error
     assert isinstance(config, Config)

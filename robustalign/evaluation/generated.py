@@ -10,10 +10,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from robustalign.config import SamplingConfig
 from robustalign.data.candidates import Candidates
-from robustalign.evaluation.tables import Cell
+from robustalign.evaluation.tables import WHOLE, Cell
 from robustalign.policies.encode import decode
 from robustalign.policies.generate import sample_replies
-from robustalign.policies.logprobs import Rows, completion_head
+from robustalign.policies.logprobs import Rows, at_least_fp32, completion_head
 from robustalign.shifts import Component
 
 ScoreReplies = Callable[[Sequence[str], Sequence[str]], Mapping[str, np.ndarray]]
@@ -62,7 +62,7 @@ def generated_cells(
         batch_size=batch_size,
     )
     kl = Cell(divergence.reshape(len(ids), replies).sum(1), np.full(len(ids), replies))
-    return {"reward": reward, "kl": {component.name: kl for component in components}}, texts
+    return {"reward": reward, "kl": {WHOLE: kl}}, texts
 
 
 @torch.no_grad()
@@ -90,11 +90,11 @@ def sequence_kl(
             p = (q + shrink * (p - q)).log_softmax(-1)
         per_token = (p.exp() * (p - q)).sum(-1)
         owner = predictors.nonzero()[:, 0]
-        out[chosen] = torch.zeros(len(chosen), device=device).index_add(0, owner, per_token).double().cpu().numpy()
+        out[chosen] = torch.zeros(len(chosen), device=device, dtype=per_token.dtype).index_add(0, owner, per_token).double().cpu().numpy()
     return out
 
 
 def _log_softmax(model: PreTrainedModel, rows: Rows, predictors: torch.Tensor) -> torch.Tensor:
     with completion_head(model, predictors):
         output = model(input_ids=rows.ids, attention_mask=rows.attention.long(), use_cache=False)
-    return output.logits[0].float().log_softmax(-1)
+    return at_least_fp32(output.logits[0]).log_softmax(-1)

@@ -15,6 +15,7 @@ import pandas as pd
 
 from robustalign.shifts import Shift
 
+WHOLE = "any"  # the component of a metric that no population changes, and its target
 LOWER_IS_BETTER = frozenset({"loss", "kl"})
 COLUMNS = ("control", "split", "step", "target", "coordinate", "metric", "value", "low", "high", "n")
 
@@ -40,23 +41,27 @@ def evaluate_targets(
     """
     rows = []
     for metric, components in cells.items():
-        names = [component.name for component in shift.components if component.name in components]
-        prompts = len(components[names[0]].total)
-        resamples = resample_weights(prompts, draws, seed)
-        ratios = np.stack([_ratio(components[name], resamples) for name in names])  # [components, 1 + draws]
-        used = np.array([components[name].count.sum() for name in names])
-        shares = {name: _on(shift.shares(name), shift, names) for name in shift.names}
-        values = {name: share @ ratios for name, share in shares.items()}
-        values |= summary(values, shift, metric)
-        values["nominal"] = _on(shift.shares(), shift, names) @ ratios
+        values = target_draws(components, shift, metric, draws, seed)
         coordinates = {name: shift.coordinate(name) for name in shift.names} | {"nominal": 0.0}
         n = int((sum(cell.count for cell in components.values()) > 0).sum())
         for target, draws_of in values.items():
             low, high = interval(draws_of[1:], confidence)
             where = coordinates.get(target, float("nan"))
             rows.append((control, split, step, target, where, metric, draws_of[0], low, high, n))
-        assert used.any()
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def target_draws(
+    components: Mapping[str, Cell], shift: Shift, metric: str, draws: int, seed: int
+) -> dict[str, np.ndarray]:
+    """``{target: [1 + draws]}``: the value of each target and of the summary, then its bootstrap draws."""
+    prompts = len(next(iter(components.values())).total)
+    resamples = resample_weights(prompts, draws, seed)
+    if WHOLE in components:
+        return {WHOLE: _ratio(components[WHOLE], resamples)}
+    ratios = np.stack([_ratio(components[c.name], resamples) for c in shift.components])
+    values = {name: _mixed(shift.shares(name), ratios) for name in shift.names}
+    return values | summary(values, shift, metric) | {"nominal": _mixed(shift.shares(), ratios)}
 
 
 def summary(values: Mapping[str, np.ndarray], shift: Shift, metric: str) -> dict[str, np.ndarray]:
@@ -94,8 +99,10 @@ def _ratio(cell: Cell, resamples: np.ndarray) -> np.ndarray:
         return (resamples @ cell.total) / (resamples @ cell.count)
 
 
-def _on(shares: np.ndarray, shift: Shift, names: list[str]) -> np.ndarray:
-    return np.array([share for share, c in zip(shares, shift.components, strict=True) if c.name in names])
+def _mixed(shares: np.ndarray, ratios: np.ndarray) -> np.ndarray:
+    """Weighted mean over the components that have a share: one without pairs does not spoil the others."""
+    used = shares > 0
+    return shares[used] @ ratios[used]
 
 
 def per_prompt(cells: Cells, *, control: str, split: str, step: int) -> pd.DataFrame:

@@ -65,10 +65,12 @@ def prepare_process(config: Config) -> None:
     """Threads and warnings of a worker process."""
     torch.set_num_threads(config.trainer.threads or os.cpu_count() or 1)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    import datasets
     import transformers
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
 
 
 def run_line(config: Config, folder: RunFolder, journal: Journal, should_stop: Callable[[], bool]) -> None:
@@ -228,7 +230,7 @@ class Line:
         self.save_table(per_prompt(cells, control=control, split=split, step=step), f"prompts/{name}.parquet", False)
         if control == "policy":
             values = zip(table["target"], table["metric"], table["value"], strict=True)
-            self.journal.metrics(step, {f"eval/{split}/{t}/{m}": float(v) for t, m, v in values})
+            self.journal.metrics(step, {f"eval/{split}/{t}/{m}": float(v) for t, m, v in values if np.isfinite(v)})
 
     def save_table(self, table: pd.DataFrame, name: str, announce: bool = True) -> None:
         path = self.folder.results / name

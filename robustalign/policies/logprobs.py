@@ -91,7 +91,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 def token_logps(model: nn.Module, rows: Rows, offset: Tensor | None = None) -> Tensor:
-    """``log pi(token | before)`` of every completion token, fp32, as ``[K]`` in row order.
+    """``log pi(token | before)`` of every completion token, fp32 at least, as ``[K]`` in row order.
 
     Equation: the factors of pi_theta(a|s) in arXiv 2502.01930, section 3.
     """
@@ -100,11 +100,16 @@ def token_logps(model: nn.Module, rows: Rows, offset: Tensor | None = None) -> T
     with completion_head(model, predictors), input_offset(model, offset):
         logits = model(input_ids=rows.ids, attention_mask=rows.attention.long(), use_cache=False).logits[0]
     targets = rows.ids[rows.completion]
-    return -nn.functional.cross_entropy(logits.float(), targets, reduction="none")
+    return -nn.functional.cross_entropy(at_least_fp32(logits), targets, reduction="none")
+
+
+def at_least_fp32(tensor: Tensor) -> Tensor:
+    """fp32, or fp64 where the model computes in it."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def sequence_logps(model: nn.Module, rows: Rows, offset: Tensor | None = None) -> Tensor:
-    """``log pi(completion | prompt)`` of each row, fp32 ``[R]``: sums of ``token_logps``."""
+    """``log pi(completion | prompt)`` of each row, fp32 at least, ``[R]``: sums of ``token_logps``."""
     tokens = token_logps(model, rows, offset)
     owner = rows.completion.nonzero()[:, 0]
     return torch.zeros(len(rows.ids), device=tokens.device, dtype=tokens.dtype).index_add(0, owner, tokens)
@@ -133,5 +138,5 @@ def score_completions(
     for start in tqdm(starts, desc=progress, disable=progress is None or None, leave=False):
         chosen = order[start : start + batch_size]
         rows = Rows.collate([prompts[i] for i in chosen], [completions[i] for i in chosen], pad).to(device)
-        out[chosen] = sequence_logps(model, rows).cpu()
+        out[chosen] = sequence_logps(model, rows).float().cpu()
     return out

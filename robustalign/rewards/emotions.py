@@ -75,7 +75,7 @@ def _features(assets: Path):
 def _trees(assets: Path, emotion: str):
     import lightgbm
 
-    return lightgbm.Booster(params={"num_threads": 1}, model_file=str(assets / f"reg_{emotion}.txt"))
+    return lightgbm.Booster(model_file=str(assets / f"reg_{emotion}.txt"))
 
 
 _encoded: dict[tuple[str, ...], np.ndarray] = {}

@@ -86,17 +86,22 @@ class ObjectiveStep:
     def _plan_weights(self, model: nn.Module, batches: Sequence[Batch], plan: Plan) -> None:
         with torch.no_grad():
             losses = [self._losses(batch, sequence_logps(model, rows_of(batch)))[0] for batch in batches]
+        self._weigh(losses, batches, plan)
+
+    def _weigh(self, losses: list[Tensor], batches: Sequence[Batch], plan: Plan) -> None:
         plan.value, mine = self._robust(torch.cat(losses), _joined(batches, "weight"), _joined(batches, "group"))
         plan.weights = list(mine.split([len(part) for part in losses]))
 
     def _plan_moves(self, model: nn.Module, batches: Sequence[Batch], plan: Plan) -> None:
         assert isinstance(self.set, WassersteinBall)
-        plan.directions, total = [], torch.zeros(4, dtype=torch.float64)
+        plan.directions, losses, total = [], [], torch.zeros(4, dtype=torch.float64)
         for batch in batches:
-            gradients, embeddings = self._input_gradients(model, batch)
+            gradients, embeddings, here = self._input_gradients(model, batch)
             stats = self._statistics(gradients, embeddings, batch)
             plan.directions.append(gradients)
+            losses.append(here)
             total = total.to(gradients.device) + stats.to_tensor()
+        self._weigh(losses, batches, plan)
         plan.statistics = pooled = InputStatistics.from_tensor(_summed(total))
         plan.moves = _moves(self.set, pooled, next(model.parameters()).dtype)
         mean_square = pooled.gradient_square / pooled.pairs
@@ -107,8 +112,10 @@ class ObjectiveStep:
             "absolute_radius": float(self.set.absolute_radius(pooled)),
         }
 
-    def _input_gradients(self, model: nn.Module, batch: Batch, create_graph: bool = False) -> tuple[Tensor, Tensor]:
-        """g [2B,T,D], the gradient of each pair's loss with respect to its embedded tokens, and those tokens.
+    def _input_gradients(
+        self, model: nn.Module, batch: Batch, create_graph: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """g [2B,T,D], the gradient of each pair's loss with respect to its embedded tokens; those tokens; the losses.
 
         Pairs do not interact, so one backward of the summed losses gives every g_i.
         """
@@ -119,7 +126,7 @@ class ObjectiveStep:
             (gradients,) = torch.autograd.grad(losses.sum(), offset, create_graph=create_graph)
         assert isinstance(self.set, WassersteinBall)
         joint = self.set.joint(gradients, rows_of(batch).prompt)
-        return (joint if create_graph else joint.detach()), embeddings.detach()
+        return (joint if create_graph else joint.detach()), embeddings.detach(), losses.detach()
 
     def _statistics(self, gradients: Tensor, embeddings: Tensor, batch: Batch) -> InputStatistics:
         assert isinstance(self.set, WassersteinBall)
@@ -136,7 +143,8 @@ class ObjectiveStep:
             total, columns = self._moved_loss(model, batch, plan, index)
             if exact:
                 assert isinstance(self.set, WassersteinBall) and plan.statistics is not None
-                stats = self._statistics(*self._input_gradients(model, batch, create_graph=True), batch)
+                gradients, embeddings, _ = self._input_gradients(model, batch, create_graph=True)
+                stats = self._statistics(gradients, embeddings, batch)
                 total = total + self.set.surrogate(stats, plan.statistics).to(total)
         return total, columns
 

@@ -1,0 +1,202 @@
+"""The pooled step as mathematics: splits, ranks, difference quotients, DPO limits, TRL."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from robustalign.data.pairs import PairCollator
+from robustalign.objectives import InputStatistics
+from robustalign.policies.logprobs import sequence_logps
+from robustalign.training.objective import build_objective
+from robustalign.training.step import ObjectiveStep, rows_of
+from tests.conftest import tiny_gpt2, tiny_llama
+
+WDPO = {"name": "wdpo", "loss": "sigmoid", "set": "wasserstein", "beta": 0.3, "radius": 0.05}
+METHODS = {
+    "dpo": {"name": "dpo", "loss": "sigmoid", "set": "nominal", "beta": 0.3},
+    "kldpo": {"name": "kldpo", "loss": "sigmoid", "set": "kl", "beta": 0.3, "temperature": 0.2},
+    "kldpo radius": {"name": "kldpo", "loss": "sigmoid", "set": "kl", "beta": 0.3, "radius": 0.3},
+    "drdpo": {"name": "drdpo", "loss": "sigmoid", "set": "kl", "beta": 0.3, "temperature": 0.2, "direction": "optimistic"},
+    "wdpo": WDPO,
+    "wdpo per sequence": WDPO | {"prompt": "per_sequence"},
+    "wdpo squared": WDPO | {"form": "squared", "radius_unit": "absolute", "radius": 0.02},
+    "wdpo exact": WDPO | {"gradient": "exact"},
+    "wdpo exact absolute": WDPO | {"gradient": "exact", "radius_unit": "absolute"},
+    "wdpo squared exact": WDPO | {"gradient": "exact", "radius_unit": "absolute", "form": "squared"},
+    "wdpo forward": WDPO | {"gradient": "forward"},
+    "wdpo central": WDPO | {"gradient": "central"},
+}
+
+
+def examples(count: int = 12, seed: int = 0, weights: bool = False) -> list[dict]:
+    rng = np.random.default_rng(seed)
+    ids = lambda low, high: rng.integers(3, 97, rng.integers(low, high)).tolist()  # noqa: E731
+    rows = [
+        {"row": i, "prompt": [1, *ids(1, 6)], "chosen": [*ids(1, 7), 2], "rejected": [*ids(1, 7), 2],
+         "reference": (float(rng.normal(-30, 4)), float(rng.normal(-30, 4))), "gap": 1.0}
+        for i in range(count)
+    ]  # fmt: skip
+    return [row | {"weight": float(rng.uniform(0.1, 2))} for row in rows] if weights else rows
+
+
+def gradient(model, method: dict, rows: list[dict], sizes: list[int]) -> tuple[float, torch.Tensor]:
+    """Value and flat parameter gradient of the objective over ``rows`` cut into micro-batches of ``sizes``."""
+    collate, step = PairCollator(pad=0), ObjectiveStep(build_objective(method))
+    cuts = np.cumsum([0, *sizes])
+    batches = [collate(rows[a:b]) for a, b in zip(cuts, cuts[1:], strict=False)]
+    model.zero_grad()
+    plan, total = step.plan(model, batches), 0.0
+    for i, batch in enumerate(batches):
+        loss, _ = step.loss(model, batch, plan, i)
+        loss.backward()
+        total += float(loss.detach())
+    return total, torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+
+@pytest.mark.parametrize("weights", [False, True])
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+@pytest.mark.parametrize("sizes", [[1] * 12, [5, 4, 3]], ids=["12x1", "ragged"])
+def test_the_cut_into_micro_batches_changes_nothing(method: dict, sizes: list[int], weights: bool) -> None:
+    model, rows = tiny_gpt2(torch.float64), examples(weights=weights)
+    whole, cut = gradient(model, method, rows, [12]), gradient(model, method, rows, sizes)
+    assert cut[0] == pytest.approx(whole[0], rel=1e-9)
+    torch.testing.assert_close(cut[1], whole[1], rtol=1e-7, atol=1e-10 * float(whole[1].abs().max()))
+
+
+def test_scope_microbatch_depends_on_the_cut() -> None:
+    """What the paper's code does: a method of its own, not an approximation that hides."""
+    model, method = tiny_gpt2(torch.float64), METHODS["kldpo"] | {"scope": "microbatch"}
+    whole, cut = (gradient(model, method, examples(), sizes)[1] for sizes in ([12], [4, 4, 4]))
+    assert (whole - cut).norm() > 1e-3 * whole.norm()
+
+
+@pytest.mark.parametrize(
+    "limit",
+    [
+        METHODS["kldpo"] | {"temperature": float("inf")},
+        METHODS["kldpo radius"] | {"radius": 0.0},
+        METHODS["drdpo"] | {"temperature": float("inf")},
+        *(METHODS[name] | {"radius": 0.0} for name in METHODS if name.startswith("wdpo")),
+    ],
+    ids=lambda m: " ".join(map(str, m.values())),
+)
+def test_radius_zero_and_infinite_temperature_are_dpo(limit: dict) -> None:
+    model, rows = tiny_llama(), examples()
+    dpo, same = gradient(model, METHODS["dpo"], rows, [6, 6]), gradient(model, limit, rows, [6, 6])
+    assert same[0] == pytest.approx(dpo[0], rel=1e-6)
+    torch.testing.assert_close(same[1], dpo[1], rtol=1e-6, atol=1e-6 * float(dpo[1].abs().max()))
+
+
+@pytest.mark.parametrize("name", ["kldpo", "kldpo radius", "wdpo exact absolute", "wdpo squared exact"])
+def test_gradient_against_finite_differences(name: str) -> None:
+    """d/dt of the whole objective, its inner maximum solved anew at every t, along a random direction (Danskin)."""
+    model, rows, method = tiny_gpt2(torch.float64), examples(), METHODS[name]
+    model.requires_grad_(True)
+    _, found = gradient(model, method, rows, [12])
+    torch.manual_seed(1)
+    direction = torch.randn_like(found) / len(found) ** 0.5
+    h = 1e-5
+    shifted = []
+    for sign in (1, -1):
+        move(model, sign * h * direction)
+        shifted.append(objective_value(model, method, rows))
+        move(model, -sign * h * direction)
+    assert (shifted[0] - shifted[1]) / (2 * h) == pytest.approx(float(found @ direction), rel=1e-6)
+
+
+def move(model, by: torch.Tensor) -> None:
+    parts = by.split([p.numel() for p in model.parameters()])
+    with torch.no_grad():
+        for parameter, part in zip(model.parameters(), parts, strict=True):
+            parameter += part.view_as(parameter)
+
+
+def objective_value(model, method: dict, rows: list[dict]) -> float:
+    """sup over the KL ball at a fixed radius or temperature (value - tau KL), or l + penalty."""
+    step, batch = ObjectiveStep(build_objective(method)), PairCollator(pad=0)(rows)
+    plan = step.plan(model, [batch])
+    if plan.statistics is not None:
+        with torch.no_grad():
+            losses = step._losses(batch, sequence_logps(model, rows_of(batch)))[0]
+        return float(losses.mean()) + plan.diagnostics["penalty"]
+    step.loss(model, batch, plan, 0)
+    penalised = plan.value.dual * plan.value.divergence if "temperature" in method else 0.0
+    return float(plan.value.value) - penalised
+
+
+@pytest.mark.parametrize("form", [{}, {"form": "squared", "radius_unit": "absolute"}], ids=["root", "squared"])
+@pytest.mark.parametrize("prompt", ["joint", "per_sequence"])
+def test_first_order_forms_tend_to_the_double_backward(form: dict, prompt: str) -> None:
+    """forward and central as their step shrinks, moved inputs as the radius does."""
+    model, rows = tiny_gpt2(torch.float64), examples()
+    base = WDPO | form | {"prompt": prompt, "radius": 1e-3}
+    exact = gradient(model, base | {"gradient": "exact"}, rows, [12])[1]
+    nominal = gradient(model, METHODS["dpo"], rows, [12])[1]
+    penalty = exact - nominal
+    for name, tolerance in (("forward", 1e-4), ("central", 1e-7)):
+        found = gradient(model, base | {"gradient": name, "step_ratio": 1e-6}, rows, [12])[1] - nominal
+        assert (found - penalty).norm() < tolerance * penalty.norm()
+    errors = []
+    for radius in (1e-3, 1e-4):
+        settings = base | {"radius": radius}
+        target = gradient(model, settings | {"gradient": "exact"}, rows, [12])[1]
+        errors.append(float((gradient(model, settings | {"gradient": "moved"}, rows, [12])[1] - target).norm()))
+    assert errors[1] < errors[0] / 50, "moved inputs agree to second order in the radius"
+
+
+def test_relative_radius_is_the_displacement() -> None:
+    model, batch = tiny_gpt2(torch.float64), PairCollator(pad=0)(examples())
+    plan = ObjectiveStep(build_objective(WDPO | {"prompt": "per_sequence"})).plan(model, [batch])
+    step = plan.moves[0][1]
+    mask = batch["attention_mask"]
+    embeddings = model.get_input_embeddings().weight.detach()[batch["input_ids"]]
+    rms = lambda x: float(x[mask].square().mean().sqrt())  # noqa: E731
+    assert rms(step * plan.directions[0]) / rms(embeddings) == pytest.approx(0.05, rel=1e-9)
+    assert float((plan.directions[0][~mask]).abs().max()) == 0, "padding has no gradient"
+    assert isinstance(plan.statistics, InputStatistics)
+
+
+def test_policy_equal_to_reference_has_loss_ln2_and_uniform_weights() -> None:
+    model = tiny_gpt2()
+    batch = PairCollator(pad=0)(examples())
+    with torch.no_grad():
+        batch["ref_logps"] = sequence_logps(model, rows_of(batch))
+    step = ObjectiveStep(build_objective(METHODS["kldpo"]))
+    loss, columns = step.loss(model, batch, step.plan(model, [batch]), 0)
+    assert float(loss.detach()) == pytest.approx(np.log(2), rel=1e-6)
+    torch.testing.assert_close(columns["weight"], torch.ones(12), rtol=1e-5, atol=0)
+
+
+def rank(index: int, port: int, method: dict, rows: list[dict], out) -> None:
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=index, world_size=2)
+    torch.set_num_threads(1)
+    value, found = gradient(tiny_gpt2(torch.float64), method, rows[index * 6 : index * 6 + 6], [4, 2])
+    total = torch.tensor(value, dtype=torch.float64)
+    dist.all_reduce(found)
+    dist.all_reduce(total)
+    if index == 0:
+        out.put((float(total), found.tolist()))
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("name", ["kldpo", "wdpo", "wdpo exact"])
+def test_two_ranks_give_the_gradient_of_one(name: str) -> None:
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    rows, method = examples(weights=True), METHODS[name]
+    context = mp.get_context("spawn")
+    out = context.SimpleQueue()
+    processes = mp.start_processes(rank, (port, method, rows, out), nprocs=2, join=False, start_method="spawn")
+    value, found = out.get()
+    processes.join()
+    whole = gradient(tiny_gpt2(torch.float64), method, rows, [12])
+    assert value == pytest.approx(whole[0], rel=1e-10)
+    torch.testing.assert_close(torch.tensor(found, dtype=torch.float64), whole[1], rtol=1e-8, atol=1e-12)
