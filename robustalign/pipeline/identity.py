@@ -30,7 +30,7 @@ def identity(config: Config, base: Config) -> str:
     mine, theirs = flat(config), flat(base)
     changed = {key: value for key, value in mine.items() if key not in theirs or theirs[key] != value}
     removed = sorted(set(theirs) - set(mine))
-    text = json.dumps([changed, removed], sort_keys=True, separators=(",", ":"))
+    text = json.dumps([_plain(changed), removed], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -111,8 +111,17 @@ def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield f"{prefix}{key}", value
 
 
+def _plain(value: Any) -> Any:
+    """One spelling for equal numbers: 1.0 is 1."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def _hashable(value: Any) -> str:
-    return json.dumps(value, sort_keys=True)
+    return json.dumps(_plain(value), sort_keys=True)
 
 
 def _show(value: Any) -> str:

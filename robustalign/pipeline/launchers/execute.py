@@ -11,8 +11,8 @@ from robustalign.config import Config
 from robustalign.pipeline.folder import State
 from robustalign.pipeline.follow import following
 from robustalign.pipeline.git import git_state
-from robustalign.pipeline.launchers.nurseries import NurseryClient, nursery
 from robustalign.pipeline.launchers.display import describe_plan, print_summary
+from robustalign.pipeline.launchers.nurseries import NurseryClient, nursery
 from robustalign.pipeline.sweep import Run, Sweep, dump, launch, plan
 
 

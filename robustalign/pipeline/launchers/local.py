@@ -14,8 +14,8 @@ from types import FrameType
 
 from robustalign.config import Config
 from robustalign.pipeline.folder import RunFolder, State
-from robustalign.pipeline.launchers.nurseries import Child, NurseryClient
 from robustalign.pipeline.launchers.display import Progress
+from robustalign.pipeline.launchers.nurseries import Child, NurseryClient
 from robustalign.pipeline.sweep import Run, Sweep, bury
 from robustalign.pipeline.worker import BUSY
 
