@@ -27,7 +27,7 @@ from robustalign.objectives.streaming import FORGOTTEN, StreamingSet
 
 PAIRS = 10_000
 SIZES = (4, 16, 64, 256)
-MEMORIES = (64, 128, 512)
+MEMORIES = (128, 512, 2048)
 SETS: dict[str, StreamingSet] = {
     "KL radius 0.1": KLBall(radius=0.1),
     "KL radius 0.5": KLBall(radius=0.5),

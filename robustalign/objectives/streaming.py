@@ -11,13 +11,15 @@ the batch together. The worst law's density dP/dQ at that dual then weighs the p
 - the batch is part of the pool, so that its weights stay bounded and the first step is the exact worst case of its
   own pairs.
 
-Old losses fade as exp(-age / memory), the age counted in pairs, so that the pool follows the policy as it learns and
-does not depend on how many steps the pairs came in. A longer memory is less biased for a policy that stands still and
-staler for one that moves.
+Old losses fade as exp(-age / memory), the age counted in pairs, so the pool does not depend on how many steps the
+pairs came in. The losses of a policy that learns move faster than that: what is remembered is therefore the shape of
+the distribution, each loss as its distance from the level of its time in units of the spread of its time, and the
+pool puts it at the level of now. Level and spread are running ones that fade eight times faster than the shape.
 """
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,6 +31,40 @@ from robustalign.objectives.ambiguity_set import AmbiguitySet, WorstLaw
 
 FORGOTTEN = 5.0
 """Age over memory beyond which a loss is dropped, at a weight of exp(-5) = 0.7 %."""
+LEVEL_SHARE = 1 / 8
+"""Memory of the level and the spread over memory of the shape."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """Where the losses are: their weighted count, mean, and sum of squared distances from it."""
+
+    weight: float = 0.0
+    mean: float = 0.0
+    square: float = 0.0
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation."""
+        return math.sqrt(self.square / self.weight) if self.weight > 0 else 0.0
+
+    def with_losses(self, losses: Tensor, weights: Tensor) -> Level:
+        """The level of what was seen and of these finite losses together (pairwise update of moments)."""
+        new = float(weights.sum())
+        if new == 0:
+            return self
+        mean = float((weights * losses).sum()) / new
+        square = float((weights * (losses - mean).square()).sum())
+        total, gap = self.weight + new, mean - self.mean
+        return Level(
+            weight=total,
+            mean=self.mean + gap * new / total,
+            square=self.square + square + gap * gap * self.weight * new / total,
+        )
+
+    def faded(self, factor: float) -> Level:
+        """The same level, counting for less beside what comes."""
+        return Level(weight=self.weight * factor, mean=self.mean, square=self.square * factor)
 
 
 class LossMemory:
@@ -40,33 +76,51 @@ class LossMemory:
 
     def __init__(self, memory: int) -> None:
         self.memory = memory
-        self._losses, self._weights, self._ages = (torch.zeros(0, dtype=torch.float64) for _ in range(3))
+        self._shapes, self._weights, self._ages = (torch.zeros(0, dtype=torch.float64) for _ in range(3))
+        self._level = Level()
 
     def pool(self, losses: Tensor, prior: Tensor) -> tuple[Tensor, Tensor]:
-        """Remembered losses followed by these, ``[M + N]``, and their nominal law, which sums to 1."""
+        """Remembered losses at the level of now, then these, ``[M + N]``, and their nominal law, which sums to 1."""
+        level = self._level.with_losses(*_finite(losses, prior))
         faded = self._weights * torch.exp(-self._ages / self.memory)
         weights = torch.cat([faded, prior * int((prior > 0).sum())])
-        return torch.cat([self._losses, losses]), weights / weights.sum()
+        return torch.cat([level.mean + level.spread * self._shapes, losses]), weights / weights.sum()
 
     def remember(self, losses: Tensor, prior: Tensor) -> None:
-        """Add these losses; pairs of prior weight 0 leave no trace."""
-        inside = prior > 0
-        count = int(inside.sum())
-        ages = torch.cat([self._ages, torch.zeros(count, dtype=torch.float64)]) + count
-        kept = ages <= FORGOTTEN * self.memory
-        self._losses = torch.cat([self._losses, losses[inside]])[kept]
-        self._weights = torch.cat([self._weights, prior[inside] * count])[kept]
-        self._ages = ages[kept]
+        """Add these losses. Pairs of prior weight 0 and infinite losses leave no trace; losses that are all equal, as
+        those of a policy that has not left the reference, say something about the level only."""
+        losses, weights = _finite(losses, prior)
+        level = self._level.with_losses(losses, weights)
+        self._level = level.faded(math.exp(-len(losses) / (LEVEL_SHARE * self.memory)))
+        self._ages = self._ages + len(losses)
+        if level.spread > 0:
+            self._shapes = torch.cat([self._shapes, (losses - level.mean) / level.spread])
+            self._weights = torch.cat([self._weights, weights])
+            self._ages = torch.cat([self._ages, torch.full_like(losses, len(losses))])
+        kept = self._ages <= FORGOTTEN * self.memory
+        self._shapes, self._weights, self._ages = self._shapes[kept], self._weights[kept], self._ages[kept]
 
     def state_dict(self) -> dict[str, Tensor]:
-        """``losses``, ``weights`` and ``ages``, each ``[M]``."""
-        return {"losses": self._losses.clone(), "weights": self._weights.clone(), "ages": self._ages.clone()}
+        """``shapes``, ``weights`` and ``ages``, each ``[M]``, and ``level`` ``[3]``: weight, mean and square."""
+        level = torch.tensor([self._level.weight, self._level.mean, self._level.square], dtype=torch.float64)
+        return {
+            "shapes": self._shapes.clone(),
+            "weights": self._weights.clone(),
+            "ages": self._ages.clone(),
+            "level": level,
+        }
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take over what :meth:`state_dict` gave."""
-        self._losses, self._weights, self._ages = (
-            state[name].to("cpu", torch.float64).clone() for name in ("losses", "weights", "ages")
-        )
+        own = {name: value.to("cpu", torch.float64).clone() for name, value in state.items()}
+        self._shapes, self._weights, self._ages = own["shapes"], own["weights"], own["ages"]
+        self._level = Level(*own["level"].tolist())
+
+
+def _finite(losses: Tensor, prior: Tensor) -> tuple[Tensor, Tensor]:
+    """The finite losses of positive prior weight, and their weights, which have mean 1 over the batch."""
+    inside = (prior > 0) & torch.isfinite(losses)
+    return losses[inside], prior[inside] * int((prior > 0).sum())
 
 
 @dataclass(kw_only=True, eq=False)
@@ -83,7 +137,7 @@ class StreamingSet(AmbiguitySet):
     """
 
     streaming: bool = False
-    memory: int = 128
+    memory: int = 512
 
     def __post_init__(self) -> None:
         if not self.memory >= 1:

@@ -34,15 +34,24 @@ def test_first_step_is_the_exact_worst_case(build):
     assert streamed.dual == pytest.approx(exact.dual) and streamed.divergence == pytest.approx(exact.divergence)
 
 
+def moved(first, second, memory):
+    """``first`` at the level of now: the running mean and deviation, which fade eight times faster than the shape."""
+    fade = math.exp(-len(first) / (memory / 8))
+    weights = torch.tensor([fade] * len(first) + [1.0] * len(second), dtype=torch.float64)
+    both, weights = torch.cat([first, second]), weights / weights.sum()
+    mean = (weights * both).sum()
+    spread = (weights * (both - mean).square()).sum().sqrt()
+    return mean + spread * (first - first.mean()) / first.std(correction=0)
+
+
 def test_weights_are_the_pools_density(build):
     """Old pairs count exp(-age / memory), so the pool is an ordinary prior-weighted worst case."""
     first, second = draw(12, 0), draw(8, 1)
     ball = build(streaming=True, memory=50)
     ball.step(first)
     robust = ball.step(second)
-    fade = math.exp(-12 / 50)
-    prior = torch.tensor([fade] * 12 + [1.0] * 8, dtype=torch.float64)
-    pool = build().worst_case(torch.cat([first, second]), weight=prior)
+    prior = torch.tensor([math.exp(-12 / 50)] * 12 + [1.0] * 8, dtype=torch.float64)
+    pool = build().worst_case(torch.cat([moved(first, second, 50), second]), weight=prior)
     density = (pool.weights / prior * prior.sum() / 20)[12:]
     torch.testing.assert_close(robust.weights, density, rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(robust.value, (robust.weights * second).mean(), rtol=1e-14, atol=0)
@@ -54,8 +63,20 @@ def test_kl_weights_use_the_running_normaliser():
     first, second, tau, fade = draw(4, 0), draw(4, 1), 0.7, math.exp(-4 / 20)
     ball = KLBall(temperature=tau, streaming=True, memory=20)
     ball.step(first)
-    normaliser = (fade * (first / tau).exp().sum() + (second / tau).exp().sum()) / (4 * fade + 4)
+    old = (moved(first, second, 20) / tau).exp()
+    normaliser = (fade * old.sum() + (second / tau).exp().sum()) / (4 * fade + 4)
     torch.testing.assert_close(ball.step(second).weights, (second / tau).exp() / normaliser, rtol=1e-12, atol=0)
+
+
+def test_level_and_spread_follow_a_learning_policy(build):
+    """Losses that fall and widen from batch to batch weigh as if they had stood still. The batch is long enough for
+    the level to be its own (fade exp(-32)), the memory long enough to matter (fade exp(-4))."""
+    still, learning = build(streaming=True, memory=8), build(streaming=True, memory=8)
+    for step in range(6):
+        scale = 1.0 if getattr(still, "temperature", None) else 0.5 + 0.1 * step
+        expected = still.step(draw(32, step))
+        robust = learning.step(scale * draw(32, step) - 0.2 * step)
+    torch.testing.assert_close(robust.weights, expected.weights, rtol=1e-9, atol=1e-12)
 
 
 def test_a_hard_batch_counts_for_more(build):
@@ -97,8 +118,24 @@ def test_padding_rows_and_broken_batches_leave_no_trace(build):
     clean.step(draw(6, 0))
     padded.step(torch.cat([draw(6, 0), torch.tensor([9.0, math.inf])]), weight=torch.tensor([1.0] * 6 + [0.0] * 2))
     padded.step(torch.tensor([0.3, math.nan]))
+    padded.step(torch.tensor([math.inf, math.inf]))
     for name, value in clean.state_dict().items():
         torch.testing.assert_close(padded.state_dict()[name], value, rtol=1e-15, atol=0)
+
+
+def test_equal_losses_teach_the_level_alone(build):
+    """The first batches of a policy that is still the reference."""
+    ball = build(streaming=True)
+    for _ in range(3):
+        robust = ball.step(torch.full((8,), math.log(2), dtype=torch.float64))
+        torch.testing.assert_close(robust.weights, torch.ones(8, dtype=torch.float64), rtol=1e-12, atol=0)
+    assert len(ball.state_dict()["shapes"]) == 0 and float(ball.state_dict()["level"][1]) == pytest.approx(math.log(2))
+
+
+def test_single_pairs_can_stream(build):
+    ball = build(streaming=True)
+    weights = torch.cat([ball.step(loss[None]).weights for loss in draw(400, 3)])
+    assert float(weights[100:].mean()) == pytest.approx(1, abs=0.15) and float(weights[100:].std()) > 0.3
 
 
 def test_constant_shift_of_all_losses_leaves_the_weights(build):
