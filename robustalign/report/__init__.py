@@ -1,0 +1,1 @@
+"""From the tracking store to tables, pictures and sentences about robustness."""

@@ -1,0 +1,202 @@
+"""A report: its tables, pictures and words, in one folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from robustalign.errors import ConfigError
+from robustalign.report import pictures, tables, words
+from robustalign.report.choose import Choice, choose
+from robustalign.report.compare import Claim, Comparison
+from robustalign.report.costs import costs_table
+from robustalign.report.load import Run, load_runs
+from robustalign.report.measures import Measures
+from robustalign.report.page import Part, page
+from robustalign.report.pictures.training import HISTORIES
+from robustalign.report.style import Look, drawing, save
+from robustalign.report.study import Setting, settings
+
+CURVE_RUNS = 60  # runs whose training is drawn, at most
+
+
+def build(experiment: str, uri: str, output: Path, folder: Path, sweep: str | None = None, draws: int = 2000) -> str:
+    """Write the report of an experiment into ``folder``, one folder below for each setting if there are several.
+
+    Returns the words.
+
+    Raises:
+        ConfigError: no such experiment or sweep, or no run of it has finished.
+    """
+    runs = load_runs(uri, experiment, output, sweep)
+    found = settings(runs)
+    if not found:
+        states = ", ".join(f"{sum(r.status == s for r in runs)} {s}" for s in sorted({r.status for r in runs})) or "none"
+        key = "experiment" if sweep is None else "sweep"
+        raise ConfigError(key, f"no finished run with results in {experiment!r}{_of(sweep)}; its runs: {states}")
+    told = []
+    for setting in found:
+        place = folder / setting.name.replace(" ", "_").replace("/", "_") if setting.name else folder
+        told.append(_Report(setting, experiment, uri, place, draws).write())
+    if len(told) > 1:
+        _write(folder / "summary.md", "\n\n".join(told))
+    _attach(uri, runs, found, folder)
+    return "\n\n".join(told)
+
+
+class _Report:
+    """The report of one setting."""
+
+    def __init__(self, setting: Setting, experiment: str, uri: str, folder: Path, draws: int) -> None:
+        self.setting, self.folder, self.uri = setting, folder, uri
+        self.title = words.title(setting, experiment)
+        self.measures = Measures(setting, draws)
+        self.comparison = Comparison(self.measures) if setting.baseline else None
+        self.look = Look(setting)
+
+    def write(self) -> str:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.claims: list[Claim] = tables.claims(self.comparison) if self.comparison else []
+        self.histories = self._histories()
+        self.costs = costs_table(self.setting, self.histories)
+        self.not_numbers()
+        text = words.summary(self.measures, self.comparison, self.claims)
+        parts = [*self.tables(), *self.pictures()]
+        _write(self.folder / "summary.md", f"# {self.title}\n\n{text}")
+        _write(self.folder / "report.html", page(self.title, text, parts))
+        return f"{self.title}\n\n{text}"
+
+    def not_numbers(self) -> None:
+        """Name the runs with results that are no numbers: the means that they are part of stay empty."""
+        for point in self.setting.points:
+            for seed, run in sorted(point.runs.items()):
+                told = run.targets[(run.targets["control"] == "policy") & run.targets["value"].isna()]
+                if len(told):
+                    which = ", ".join(sorted(set(told["metric"])))
+                    self.setting.warnings.append(f"{point.label} with seed {seed} has no number for {which}: not averaged")
+
+    def tables(self) -> list[Part]:
+        """Write the tables. Returns those that the page shows."""
+        splits = [split for split in ("validation", "test") if self.measures.has_split(split)]
+        long = tables.results(self.measures, self.comparison, splits)
+        tables.write_csv(long, self.folder / "table.csv")
+        parts, texts = [], []
+        for metric in self.measures.metrics():
+            table = self._with_costs(tables.main_table(self.measures, self.comparison, metric))
+            caption = f"{metric}: mean and 95 % interval; n is seeds x prompts; differences to dpo are paired"
+            parts.append(Part(metric, caption, table=table))
+            texts.append(f"## {metric}\n\n{caption}\n\n{tables.markdown(table)}\n")
+            _write(self.folder / f"table_{metric}.tex", tables.latex(table, caption))
+        if self.comparison is not None:
+            tables.write_csv(tables.claims_table(self.claims), self.folder / "comparisons.csv")
+            tables.write_csv(tables.runs_against_runs(self.comparison), self.folder / "runs_against_runs.csv")
+            parts += self._choices(texts)
+        tables.write_csv(self.costs, self.folder / "costs.csv")
+        _write(self.folder / "table.md", f"# {self.title}\n\n" + "\n".join(texts))
+        return parts
+
+    def _choices(self, texts: list[str]) -> list[Part]:
+        assert self.comparison is not None
+        metrics = self.measures.metrics() if self.measures.has_split("validation") else []
+        made = [choice for metric in metrics for choice in choose(self.comparison, metric)]
+        if not made:
+            return []
+        table = choices_table(made)
+        tables.write_csv(pd.DataFrame([_flat(choice) for choice in made]), self.folder / "choices.csv")
+        heading = "chosen without the test population"
+        caption = "what each rule chose by validation prompts, its test values as differences to dpo (more is better), "
+        caption += "and how much better the best in hindsight is in the worst case"
+        texts.append(f"## {heading}\n\n{caption}\n\n{tables.markdown(table)}\n")
+        return [Part(heading, caption, table=table)]
+
+    def _with_costs(self, table: pd.DataFrame) -> pd.DataFrame:
+        """With the column 'cost of robustness': the time of a step over dpo's."""
+        ratios = self.costs.set_index("label")["step_seconds_ratio"]
+        if ratios.isna().all():
+            return table
+        shown = [f"{ratios[label]:.2f}" if ratios[label] == ratios[label] else "-" for label in table["point"]]
+        return table.assign(**{"time a step / dpo's": shown})
+
+    def pictures(self) -> list[Part]:
+        """Draw the pictures. Returns the parts of the page."""
+        parts = []
+        with drawing():
+            for name, heading, caption, figure in self._figures():
+                if figure is not None:
+                    parts.append(Part(heading, caption, picture=save(figure, self.folder, name)))
+        return parts
+
+    def _figures(self) -> Iterator[tuple[str, str, str, Figure | None]]:
+        measures, comparison, look = self.measures, self.comparison, self.look
+        yield (
+            "curves",
+            "Robustness curves",
+            "Every target population, by its distance from the one that labelled the training pairs.",
+            pictures.robustness_curves(measures, comparison, look),
+        )
+        if comparison is not None:
+            for at, name in (("nominal", "at matched nominal value"), ("kl", "at matched KL from the reference")):
+                caption = "A method is robust beyond a smaller step from the reference only above the black curves."
+                figure = pictures.trade_off(comparison, look, at)
+                yield f"trade_off_{at}", f"Worst case, {name}", caption, figure
+            caption = "How much of the way to a policy that knows the worst target's people."
+            yield "gap_closed", "Gap closed", caption, pictures.gap_closed(self.claims, comparison, look)
+            caption = "Rows are trained policies, columns the populations they are tested on."
+            yield "heat_map", "Trained at, evaluated at", caption, pictures.heat_map(comparison)
+            for method, figure in pictures.radius_profiles(comparison).items():
+                caption = "Test values; a radius is chosen by validation prompts only."
+                yield f"profile_{method}", f"Strength of {method}", caption, figure
+        yield "radar", "Radar", "Every target as a spoke.", pictures.radar(measures, look)
+        caption = "Training, as each method saw its own batches."
+        yield "learning", "Learning curves and weights", caption, pictures.learning_curves(self.setting, self.histories, look)
+        yield "costs", "Costs", "What a training step takes.", pictures.costs(self.costs, self.setting)
+
+    def _histories(self) -> pd.DataFrame:
+        from robustalign.tracking.files import histories
+
+        runs = [run.run_id for point in self.setting.points for _, run in sorted(point.runs.items())]
+        return histories(self.uri, runs[:CURVE_RUNS], HISTORIES)
+
+
+def choices_table(made: list[Choice]) -> pd.DataFrame:
+    """The choices as text."""
+    rows = []
+    for choice in made:
+        row = {"method": choice.method, "metric": choice.metric, "rule": choice.rule, "chosen": choice.chosen or "-"}
+        row |= {"nominal": tables.text(choice.nominal, sign=True), "worst": tables.text(choice.worst, sign=True)}
+        row |= {"best in hindsight": choice.hindsight or "-", "short of it by": _short(choice.regret)}
+        rows.append(row | {"of": str(choice.candidates), "why": choice.reason})
+    return pd.DataFrame(rows)
+
+
+def _short(regret: float) -> str:
+    return "-" if regret != regret else f"{regret:.3f}"
+
+
+def _flat(choice: Choice) -> dict[str, object]:
+    row = {key: value for key, value in asdict(choice).items() if not isinstance(value, dict)}
+    for name in ("nominal", "worst"):
+        found = getattr(choice, name)
+        row |= {name: found and found.value, f"{name}_low": found and found.low, f"{name}_high": found and found.high}
+    return row
+
+
+def _attach(uri: str, runs: list[Run], found: list[Setting], folder: Path) -> None:
+    """Put the report into the parent run of every sweep that it covers."""
+    from robustalign.tracking.files import attach_folder
+
+    for parent in sorted({run.parent for run in runs if run.parent}):
+        attach_folder(uri, parent, folder, "report")
+
+
+def _of(sweep: str | None) -> str:
+    return f" of sweep {sweep}" if sweep else ""
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")

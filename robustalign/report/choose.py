@@ -1,0 +1,183 @@
+"""Choosing a radius, or a temperature, without the test population.
+
+All rules look at validation prompts only; the test values of what they chose are reported beside the best in
+hindsight, which no rule may know.
+
+- ``nominal``: the strongest setting whose nominal validation value is within a tolerance of dpo's. It sees no
+  target at all.
+- ``confidence``: the radius that the sample size alone asks for. Of ``n`` training pairs the mean loss is known
+  up to sampling; the ball around the sample must be large enough to hold what a resample shows. The divergence
+  of a resample is that of the least tilted weights with the resample's mean loss, and the radius its 95 %
+  quantile, near ``chi2_1(0.95) / 2n`` (Duchi, Glynn and Namkoong 2021). The run whose realised divergence is
+  nearest is chosen. It knows of no shift, and so is a floor.
+- ``leave_one_out``: for each validation target the best setting by the worst case of the *others*; the setting
+  chosen most often is taken (the weaker one on ties).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from robustalign.report.compare import Comparison
+from robustalign.report.measures import Policy, better, cells
+from robustalign.report.statistics import Estimate
+from robustalign.report.study import Point
+
+RULES = ("nominal", "confidence", "leave_one_out")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a rule chose among the points of a method and dpo (which stands for radius 0), and its test values."""
+
+    method: str
+    metric: str
+    rule: str
+    chosen: str | None
+    reason: str
+    nominal: Estimate | None  # test, difference to dpo, more is better
+    worst: Estimate | None  # test, difference to dpo, more is better
+    regret: float  # how much the best in hindsight is better in the worst case on test, more is worse
+    hindsight: str | None
+    candidates: int
+
+
+def choose(comparison: Comparison, metric: str, tolerance: float = 0.01) -> list[Choice]:
+    """Every rule's choice for every method."""
+    made = []
+    for method, points in comparison.setting.families().items():
+        candidates = [comparison.dpo, *points]
+        outcomes = {
+            "nominal": nominal_rule(comparison, candidates, metric, tolerance),
+            "confidence": confidence_rule(comparison, candidates),
+            "leave_one_out": leave_one_out(comparison, candidates, metric),
+        }
+        made += [_choice(comparison, method, metric, rule, candidates, *outcomes[rule]) for rule in RULES]
+    return made
+
+
+def nominal_rule(
+    comparison: Comparison, candidates: Sequence[Point], metric: str, tolerance: float
+) -> tuple[Point | None, str]:
+    """The strongest candidate whose nominal validation value is within ``tolerance`` (a share) of dpo's."""
+    scores = {point.label: _score(comparison, point, metric, "nominal") for point in candidates}
+    dpo = scores[comparison.dpo.label]
+    if dpo is None:
+        return None, f"dpo has no {metric} on validation prompts"
+    floor = dpo - tolerance * abs(dpo)
+    fit = [point for point in candidates if (score := scores[point.label]) is not None and score >= floor]
+    chosen = max(fit, key=lambda point: (point.strength, point is not comparison.dpo))
+    score = scores[chosen.label]
+    assert score is not None
+    sign = better(metric)
+    return chosen, f"nominal validation {metric} {sign * score:.3f}, dpo {sign * dpo:.3f}, limit {sign * floor:.3f}"
+
+
+def leave_one_out(comparison: Comparison, candidates: Sequence[Point], metric: str) -> tuple[Point | None, str]:
+    """The candidate most often best in the worst case over all validation targets but one."""
+    targets = comparison.measures.targets()
+    if len(targets) < 3:
+        return None, "needs three validation targets"
+    scores = np.array([[_score(comparison, point, metric, t) or np.nan for t in targets] for point in candidates])
+    if np.isnan(scores).any():
+        return None, f"not every run has {metric} on validation prompts"
+    best = [int(np.delete(scores, held_out, axis=1).min(1).argmax()) for held_out in range(len(targets))]
+    votes = Counter(best)
+    winner = min(votes, key=lambda index: (-votes[index], index))
+    return candidates[winner], f"best without the one left out for {votes[winner]} of {len(targets)} targets"
+
+
+def confidence_rule(comparison: Comparison, candidates: Sequence[Point]) -> tuple[Point | None, str]:
+    """The candidate whose realised divergence is nearest to the confidence radius of the training sample."""
+    losses, pairs = _losses(comparison)
+    if losses is None or not pairs:
+        return None, "needs the loss on validation prompts and the number of training pairs"
+    radius = confidence_radius(losses, pairs)
+    temperature = float(losses.std()) / np.sqrt(2 * radius)
+    told = f"{pairs} pairs: radius {radius:.2g} nats, temperature about {temperature:.2g}"
+    if any(point.config["method"].get("set") != "kl" for point in candidates if not point.plain):
+        return None, f"{told}; only a KL ball has this divergence"
+    realised = {point.label: _divergence(point) for point in candidates}
+    distance = {label: abs(np.log(d / radius)) for label, d in realised.items() if d}
+    if not distance:
+        return None, f"{told}; no divergence was logged"
+    label = min(distance, key=lambda name: distance[name])
+    if realised[label] > 2 * radius:
+        return comparison.dpo, f"{told}; even {label} realised {realised[label]:.2g}, so dpo"
+    return comparison.setting.point(label), f"{told}; realised {realised[label]:.2g}"
+
+
+def confidence_radius(losses: np.ndarray, pairs: int, confidence: float = 0.95, draws: int = 500) -> float:
+    """The quantile over resamples of ``pairs`` losses of the least KL divergence that explains their mean."""
+    rng = np.random.default_rng(4)
+    means = np.array([rng.choice(losses, size=pairs).mean() for _ in range(draws)])
+    return float(np.quantile([least_divergence(losses, mean) for mean in means], confidence))
+
+
+def least_divergence(losses: np.ndarray, mean: float) -> float:
+    """The smallest KL(w || uniform), in nats, of weights under which ``losses`` have this mean.
+
+    The weights are an exponential tilt; its rate solves for the mean by bisection.
+    """
+    centred = losses - losses.mean()
+    wanted, scale = mean - losses.mean(), float(losses.std())
+    if scale == 0 or wanted == 0:
+        return 0.0
+    if not centred.min() < wanted < centred.max():
+        return float(np.log(len(losses)))
+    low, high = -1e3 / scale, 1e3 / scale
+    for _ in range(80):
+        rate = (low + high) / 2
+        weights = np.exp(rate * centred - (rate * centred).max())
+        weights /= weights.sum()
+        low, high = (rate, high) if weights @ centred < wanted else (low, rate)
+    return float((weights[weights > 0] * np.log(weights[weights > 0] * len(losses))).sum())
+
+
+def _choice(
+    comparison: Comparison, method: str, metric: str, rule: str, candidates: Sequence[Point], chosen: Point | None, why: str
+) -> Choice:
+    worst = {point.label: _score(comparison, point, metric, "worst", "test") for point in candidates}
+    known = {label: value for label, value in worst.items() if value is not None}
+    hindsight = max(known, key=lambda label: known[label], default=None)
+    if chosen is None or hindsight is None or chosen.label not in known:
+        return Choice(method, metric, rule, None, why, None, None, np.nan, hindsight, len(candidates))
+    claim = comparison.claim(chosen, metric)
+    regret = known[hindsight] - known[chosen.label]
+    return Choice(
+        method, metric, rule, chosen.label, why, claim.nominal, claim.worst, regret, hindsight, len(candidates)
+    )
+
+
+def _score(comparison: Comparison, point: Point, metric: str, target: str, split: str = "validation") -> float | None:
+    """The mean over seeds, with more meaning better."""
+    values = comparison.values(Policy(point.label), metric, split)
+    if values is None or not values.has(target):
+        return None
+    return better(metric) * float(values.of(target)[0].mean())
+
+
+def _losses(comparison: Comparison) -> tuple[np.ndarray | None, int]:
+    """dpo's losses on the nominal population's validation pairs, and its number of training pairs."""
+    shift, shares = comparison.setting.shift, comparison.setting.shift.shares()
+    run = next(iter(comparison.dpo.runs.values()))
+    block = cells(run).get(("policy", "validation", comparison.dpo.last_step, "loss"))
+    pairs = int(run.metrics.get("data/pairs", 0))
+    if block is None:
+        return None, pairs
+    parts = []
+    for component, share in zip(shift.components, shares, strict=True):
+        total, count = block[component.name]
+        values = (total / np.where(count > 0, count, 1))[count > 0]
+        parts += [np.resize(values, round(1000 * share))] if share > 0 and len(values) else []
+    return np.concatenate(parts), pairs
+
+
+def _divergence(point: Point) -> float:
+    """The divergence realised at the last step, over seeds."""
+    found = [run.metrics["robust/divergence"] for run in point.runs.values() if "robust/divergence" in run.metrics]
+    return float(np.mean(found)) if found else 0.0

@@ -1,0 +1,138 @@
+"""Policies over populations: curves, heat-map, radar."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from robustalign.report.compare import Comparison
+from robustalign.report.measures import Measures, Policy, better
+from robustalign.report.statistics import Estimate
+from robustalign.report.style import COLOURS, COORDINATE, SHORT, UNITS, Look, colour, legend_below, note, panels
+from robustalign.report.study import Point
+
+
+def robustness_curves(measures: Measures, comparison: Comparison | None, look: Look) -> Figure | None:
+    """Each metric against the target's distance from the nominal, and below it the paired difference to dpo."""
+    shift, metrics = measures.setting.shift, measures.metrics()
+    targets = sorted(shift.names, key=shift.coordinate)
+    where = [shift.coordinate(target) for target in targets]
+    if len(set(where)) < 2:
+        return None
+    figure, rows = panels(len(metrics), 1 if comparison is None else 2)
+    for column, metric in enumerate(metrics):
+        panel = rows[0][column]
+        _bands(panel, measures.setting.points, where, look, _values(measures, metric, targets))
+        _reference(panel, measures, metric, targets, where)
+        panel.set_title(metric)
+        panel.set_ylabel(UNITS[metric])
+        if comparison is not None:
+            lower = rows[1][column]
+            known = [point for point in comparison.setting.others if not point.oracle]
+            _bands(lower, known, where, look, _differences(comparison, metric, targets))
+            lower.axhline(0, color=COLOURS["dpo"], linewidth=1.2)
+            lower.set_ylabel(f"{SHORT[metric]} minus dpo's" + (" (less is better)" if better(metric) < 0 else ""))
+        for panel in (row[column] for row in rows):
+            panel.axvline(0.0, color="#b0b0b0", linewidth=0.8)
+        rows[-1][column].set_xlabel(COORDINATE)
+    rows[0][0].annotate(
+        "nominal", (0.0, 0.5), xycoords=("data", "axes fraction"), xytext=(2, 0), textcoords="offset points",
+        rotation=90, va="center", fontsize=7.5, color="#707070",
+    )  # fmt: skip
+    note(figure, f"bands: 95 % intervals over {measures.count()}" + (", paired below" if comparison else ""))
+    legend_below(figure)
+    return figure
+
+
+Estimates = Callable[[Point], Sequence[Estimate] | None]
+
+
+def _bands(panel: Axes, points: Sequence[Point], where: Sequence[float], look: Look, estimates: Estimates) -> None:
+    for point in points:
+        if found := estimates(point):
+            panel.plot(where, [e.value for e in found], **look.line(point), label=point.label, linewidth=1.6)
+            low, high = [e.low for e in found], [e.high for e in found]
+            panel.fill_between(where, low, high, color=colour(point.method), alpha=0.13, linewidth=0)
+
+
+def _values(measures: Measures, metric: str, targets: Sequence[str]) -> Estimates:
+    def found(point: Point) -> Sequence[Estimate] | None:
+        values = measures.values(Policy(point.label), metric)
+        return values and [values.estimate(target) for target in targets]
+
+    return found
+
+
+def _differences(comparison: Comparison, metric: str, targets: Sequence[str]) -> Estimates:
+    dpo = Policy(comparison.dpo.label)
+
+    def found(point: Point) -> Sequence[Estimate] | None:
+        made = [comparison.difference(Policy(point.label), dpo, metric, target) for target in targets]
+        return [e for e in made if e is not None] if None not in made else None
+
+    return found
+
+
+def _reference(panel: Axes, measures: Measures, metric: str, targets: Sequence[str], where: Sequence[float]) -> None:
+    dpo = measures.setting.baseline or measures.setting.points[0]
+    values = measures.values(Policy(dpo.label, "reference"), metric)
+    if values is not None:
+        level = [values.of(target)[0].mean() for target in targets]
+        panel.plot(where, level, color=COLOURS["reference"], linestyle=":", linewidth=1.2, label="reference")
+
+
+def heat_map(comparison: Comparison) -> Figure | None:
+    """How much better than dpo each point is at each target; hatched where the interval holds zero."""
+    measures, shift = comparison.measures, comparison.setting.shift
+    metrics, points = measures.metrics(), comparison.setting.others
+    targets = sorted(shift.names, key=shift.coordinate)
+    if len(targets) < 2 or not points:
+        return None
+    figure, (axes,) = panels(len(metrics), width=0.36 * len(targets) + 1.9, height=1.2 + 0.26 * len(points))
+    dpo = Policy(comparison.dpo.label)
+    for panel, metric in zip(axes, metrics, strict=True):
+        found = [
+            [comparison.difference(Policy(p.label), dpo, metric, t) or Estimate.missing() for t in targets] for p in points
+        ]
+        values = better(metric) * np.array([[e.value for e in row] for row in found])
+        fair = [row for row, point in zip(np.abs(values), points, strict=True) if not point.oracle] or np.abs(values)
+        bound = float(np.nanmax(fair)) or 1.0
+        image = panel.imshow(values, cmap="PuOr_r", vmin=-bound, vmax=bound, aspect="auto")
+        for row, column in np.argwhere([[e.sign == 0 for e in line] for line in found]):
+            edges = [column - 0.5, column + 0.5], row - 0.5, row + 0.5
+            panel.fill_between(*edges, hatch="////", facecolor="none", edgecolor="#a0a0a0", linewidth=0)
+        panel.grid(False)
+        panel.set_xticks(range(len(targets)), targets, rotation=60, ha="right", rotation_mode="anchor")
+        panel.set_yticks(range(len(points)), [point.label for point in points] if panel is axes[0] else [])
+        panel.set_xlabel("evaluated at")
+        panel.set_title(metric)
+        extend = "both" if (np.abs(values) > bound).any() else "neither"
+        figure.colorbar(image, ax=panel, label=f"better than dpo by, {SHORT[metric]}", extend=extend)
+    axes[0].set_ylabel("trained as")
+    note(figure, f"hatched: the paired 95 % interval over {measures.count()} holds zero")
+    return figure
+
+
+def radar(measures: Measures, look: Look) -> Figure | None:
+    """The first metric at every target as spokes; None with fewer than three objectives, where the curve says it."""
+    shift, metrics = measures.setting.shift, measures.metrics()
+    if len(shift.config.objectives) < 3 or len(shift.names) < 3 or not metrics:
+        return None
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    figure = Figure(figsize=(5.2, 5.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    panel = figure.add_subplot(projection="polar")
+    angles = np.linspace(0, 2 * np.pi, len(shift.names), endpoint=False)
+    for point in measures.setting.points:
+        if values := measures.values(Policy(point.label), metrics[0]):
+            found = [values.estimate(target).value for target in shift.names]
+            panel.plot([*angles, angles[0]], [*found, found[0]], **look.line(point), label=point.label)
+    panel.set_xticks(angles, shift.names)
+    panel.set_title(UNITS[metrics[0]])
+    note(figure, f"means over {measures.count()}; intervals are in the table")
+    legend_below(figure)
+    return figure

@@ -1,0 +1,65 @@
+"""How a method's radius, or its temperature, sets what it is worth."""
+
+from __future__ import annotations
+
+from matplotlib.figure import Figure
+
+from robustalign.report.compare import Comparison
+from robustalign.report.measures import Policy
+from robustalign.report.style import COLOURS, SHORT, colour, legend_below, note, panels
+from robustalign.report.study import Point
+
+SUMMARIES = ("worst", "nominal", "area")
+
+
+def radius_profiles(comparison: Comparison) -> dict[str, Figure]:
+    """For each method with two values or more: worst case, nominal value and area against its own knob.
+
+    One figure a method, as radii of different sets have different units.
+    """
+    families = comparison.setting.families()
+    drawn = {name: _profile(comparison, points) for name, points in families.items() if len(points) > 1}
+    return {name: figure for name, figure in drawn.items() if figure is not None}
+
+
+def _profile(comparison: Comparison, points: list[Point]) -> Figure | None:
+    measures = comparison.measures
+    metrics = measures.metrics()
+    radii = all(point.radius is not None for point in points)
+    knobs = [point.radius if radii else point.temperature for point in points]
+    if None in knobs or len(set(knobs)) < 2:
+        return None
+    figure, rows = panels(len(metrics), len(SUMMARIES), height=2.1)
+    for row, summary in zip(rows, SUMMARIES, strict=True):
+        for panel, metric in zip(row, metrics, strict=True):
+            dpo = comparison.values(Policy(comparison.dpo.label), metric)
+            if dpo is not None and dpo.has(summary):
+                level = dpo.estimate(summary)
+                panel.axhspan(level.low, level.high, color=COLOURS["dpo"], alpha=0.12, linewidth=0)
+                panel.axhline(level.value, color=COLOURS["dpo"], linewidth=1.2, label=comparison.dpo.label)
+            found = [values.estimate(summary) for p in points if (values := comparison.values(Policy(p.label), metric))]
+            if len(found) == len(points):
+                arms = [[e.value - e.low for e in found], [e.high - e.value for e in found]]
+                method = points[0].method
+                style = {"color": colour(method), "marker": "o", "markersize": 4, "capsize": 2}
+                panel.errorbar(knobs, [e.value for e in found], yerr=arms, **style, label=method)
+            panel.set_xscale("log")
+            panel.set_xticks(knobs, [f"{knob:g}" for knob in knobs])
+            panel.minorticks_off()
+            if not radii:
+                panel.invert_xaxis()
+            panel.set_ylabel(f"{summary}, {SHORT[metric]}")
+            panel.set_xlabel(_unit(points[0], radii) if row is rows[-1] else "")
+    note(figure, f"bars and bands: 95 % intervals over {measures.count()}; stronger to the right")
+    legend_below(figure)
+    return figure
+
+
+def _unit(point: Point, radii: bool) -> str:
+    method = point.config["method"]
+    if not radii:
+        return "temperature (nats of loss)"
+    if method.get("set") == "wasserstein":
+        unit = method.get("radius_unit", "relative")
+        return "radius (displacement / embedding norm)" if unit == "relative" else "radius (absolute)"
+    return "radius (nats)" if method.get("set") == "kl" else f"radius ({method.get('set')})"

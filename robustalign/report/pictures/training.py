@@ -1,0 +1,70 @@
+"""What happened while training, and what it cost."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from robustalign.report.style import COLOURS, Look, colour, legend_below, note, panels
+from robustalign.report.study import Setting
+
+PANELS = (
+    ("train/nominal_loss", "mean loss of the batch (nats)"),
+    ("train/rewards/accuracies", "accuracy on the batch (share)"),
+    ("train/rewards/chosen", "implicit reward: chosen above, rejected below"),
+    ("train/grad_norm", "gradient norm"),
+    ("robust/ess", "effective pairs in a batch"),
+    ("robust/weight_max", "largest weight (mean 1)"),
+    ("robust/divergence", "realised divergence (nats)"),
+    ("robust/dual", "temperature or dual (nats)"),
+)
+HISTORIES = (*(name for name, _ in PANELS), "train/rewards/rejected", "cost/step_seconds", "cost/memory_bytes")
+
+
+def learning_curves(setting: Setting, histories: pd.DataFrame, look: Look) -> Figure | None:
+    """Losses, rewards and weights against the optimiser step: the mean over seeds, and their range."""
+    shown = [(name, label) for name, label in PANELS if (histories["name"] == name).any()]
+    if not shown:
+        return None
+    figure, rows = panels(4, (len(shown) + 3) // 4, width=3.0, height=2.3)
+    axes = [panel for row in rows for panel in row]
+    for panel, (name, label) in zip(axes, shown, strict=False):
+        for point in setting.points:
+            runs = {run.run_id for run in point.runs.values()}
+            for part in (name, "train/rewards/rejected") if name == "train/rewards/chosen" else (name,):
+                values = histories[histories["run_id"].isin(runs) & (histories["name"] == part)]
+                by_step = values.groupby("step")["value"].agg(["mean", "min", "max"])
+                panel.plot(by_step.index, by_step["mean"], **look.line(point), linewidth=1.2, label=point.label)
+                edge = {"color": colour(point.method), "alpha": 0.1, "linewidth": 0}
+                panel.fill_between(by_step.index, by_step["min"], by_step["max"], **edge)
+        if name in ("robust/weight_max", "robust/divergence", "robust/dual"):
+            panel.set_yscale("symlog", linthresh=1e-3) if name == "robust/divergence" else panel.set_yscale("log")
+        panel.set_title(label)
+        panel.set_xlabel("optimiser step")
+    for panel in axes[len(shown) :]:
+        panel.set_visible(False)
+    note(figure, "lines: means over seeds; bands: their range")
+    legend_below(figure)
+    return figure
+
+
+def costs(table: pd.DataFrame, setting: Setting) -> Figure | None:
+    """Time and memory of a training step relative to dpo."""
+    if "step_seconds_ratio" not in table or table["step_seconds_ratio"].isna().all():
+        return None
+    figure, (axes,) = panels(2, height=0.8 + 0.28 * len(table))
+    shown = table.iloc[::-1].reset_index(drop=True)
+    for panel, name, label in (
+        (axes[0], "step_seconds_ratio", "seconds a step, relative to dpo"),
+        (axes[1], "memory_ratio", "peak memory, relative to dpo"),
+    ):
+        for row, values in shown.iterrows():
+            value = values[name]
+            arms = [[value - values[f"{name}_low"]], [values[f"{name}_high"] - value]]
+            panel.errorbar([value], [row], xerr=arms, color=colour(values["method"]), marker="o", linestyle="")
+        panel.set_yticks(range(len(shown)), shown["label"] if panel is axes[0] else [])
+        panel.axvline(1, color=COLOURS["dpo"], linewidth=1)
+        panel.set_xlabel(label)
+        panel.set_xlim(left=0)
+    note(figure, "bars: 95 % intervals over seeds, paired; runs may have shared the machine")
+    return figure

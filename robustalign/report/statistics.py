@@ -1,0 +1,177 @@
+"""Paired comparisons by the bootstrap, as functions of arrays.
+
+Every run of a setting is measured on the same held-out prompts, and run ``s`` of one method shares its pairs
+and data order with run ``s`` of another. So a draw resamples prompts and seeds, each once and for everybody,
+and a difference is taken within the draw. Arrays of values are ``[1 + D, S]``: row 0 is the sample itself, the
+others are ``D`` draws of the prompts, and the columns are seeds, resampled by ``estimate``.
+
+Seeds are few, and the plain bootstrap of few is too sure. Two corrections: a draw takes one seed fewer than
+there are, which makes the variance of the mean right; and the percentile interval is widened by Student's
+factor, at the degrees of freedom that Satterthwaite gives to the sum of the two sources of variance.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from statistics import NormalDist
+
+import numpy as np
+
+from robustalign.evaluation.tables import interval, resample_weights
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number, its interval, and how many seeds and prompts stand behind it."""
+
+    value: float
+    low: float
+    high: float
+    seeds: int
+    prompts: int
+
+    @property
+    def sign(self) -> int:
+        """1 or -1 where the interval lies on one side of zero, else 0."""
+        return int(self.low > 0) - int(self.high < 0)
+
+    @staticmethod
+    def missing(seeds: int = 0, prompts: int = 0) -> Estimate:
+        """What cannot be told."""
+        return Estimate(math.nan, math.nan, math.nan, seeds, prompts)
+
+
+def prompt_weights(prompts: int, draws: int, seed: int = 0) -> np.ndarray:
+    """``[1 + D, P]``: how often each prompt counts; row 0 is the sample itself."""
+    return resample_weights(prompts, draws, seed)
+
+
+@lru_cache(maxsize=32)
+def seed_weights(seeds: int, draws: int, seed: int = 1) -> np.ndarray:
+    """``[1 + D, S]``, rows sum to 1: each draw takes ``S - 1`` seeds with replacement; row 0 is the mean.
+
+    Their mean has the variance ``s^2 / S`` of the mean of ``S`` seeds, which draws of ``S`` understate by
+    ``(S - 1) / S``.
+    """
+    even = np.full((1 + draws, seeds), 1.0 / seeds)
+    if seeds > 1:
+        rng = np.random.default_rng(seed)
+        even[1:] = rng.multinomial(seeds - 1, even[0], size=draws) / (seeds - 1)
+    return even
+
+
+def estimate(values: np.ndarray, prompts: int, confidence: float = CONFIDENCE) -> Estimate:
+    """The mean over seeds of ``values [1 + D, S]`` with its interval over seeds and prompts."""
+    return from_draws(seed_means(values), values, prompts, confidence)
+
+
+def seed_means(values: np.ndarray) -> np.ndarray:
+    """``[1 + D]``: the mean over (resampled) seeds of ``values [1 + D, S]``."""
+    return (values * seed_weights(values.shape[1], len(values) - 1)).sum(1)
+
+
+def from_draws(means: np.ndarray, values: np.ndarray, prompts: int, confidence: float = CONFIDENCE) -> Estimate:
+    """The interval of ``means [1 + D]``; ``values [1 + D, S]`` tell how much of its variance is the seeds'."""
+    seeds = values.shape[1]
+    if not np.isfinite(means[0]):
+        return Estimate.missing(seeds, prompts)
+    low, high = interval(means[1:], confidence)
+    wider = student_factor(degrees_of_freedom(means, values, prompts), confidence)
+    centre = float(means[0])
+    return Estimate(centre, centre + (low - centre) * wider, centre + (high - centre) * wider, seeds, prompts)
+
+
+def of_seeds(values: np.ndarray, confidence: float = CONFIDENCE) -> Estimate:
+    """The mean of ``values [S]`` that no prompt has a part in, with Student's interval; none from one seed."""
+    seeds = len(values)
+    if seeds < 2:
+        return Estimate(float(values.mean()), math.nan, math.nan, seeds, 0)
+    normal = NormalDist().inv_cdf((1 + confidence) / 2)
+    half = float(values.std(ddof=1)) / math.sqrt(seeds) * normal * student_factor(seeds - 1, confidence)
+    return Estimate(float(values.mean()), float(values.mean()) - half, float(values.mean()) + half, seeds, 0)
+
+
+def degrees_of_freedom(means: np.ndarray, values: np.ndarray, prompts: int) -> float:
+    """Satterthwaite's, for a variance that is the seeds' (``S - 1`` degrees) plus the prompts' (``P - 1``)."""
+    seeds = values.shape[1]
+    total = float(np.nanvar(means[1:]))
+    of_seeds = float(np.var(values[0], ddof=1)) / seeds if seeds > 1 else 0.0
+    of_prompts = max(total - of_seeds, 0.0)
+    spread = of_seeds**2 / max(seeds - 1, 1) + of_prompts**2 / max(prompts - 1, 1)
+    return (of_seeds + of_prompts) ** 2 / spread if spread > 0 else math.inf
+
+
+def student_factor(freedom: float, confidence: float = CONFIDENCE) -> float:
+    """Student's quantile over the normal one (1 for infinite degrees of freedom).
+
+    With ``t = sqrt(df) tan(a)`` the density is proportional to ``cos(a)^(df - 1)`` on (-pi/2, pi/2).
+    """
+    if freedom > 1e4:
+        return 1.0
+    angle = np.linspace(0.0, np.pi / 2, 4001)
+    density = np.cos(angle) ** (freedom - 1)
+    area = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2)])
+    quantile = math.sqrt(freedom) * math.tan(float(np.interp(confidence, area / area[-1], angle)))
+    return quantile / NormalDist().inv_cdf((1 + confidence) / 2)
+
+
+def beyond(x: np.ndarray, y: np.ndarray, curve_x: np.ndarray, curve_y: np.ndarray) -> np.ndarray:
+    """How far a point lies above a curve, where more is better on both axes.
+
+    ``x, y [R]``: the point in R draws. ``curve_x, curve_y [R, K]``: the corners of the curve, in order. The
+    point is compared with the best ``y`` that the curve has at no less than ``x``; beyond its largest ``x``,
+    with the ``y`` there.
+    """
+    x, y = x[:, None], y[:, None]
+    reached = np.where(curve_x >= x, curve_y, -np.inf).max(1)
+    x0, x1, y0, y1 = curve_x[:, :-1], curve_x[:, 1:], curve_y[:, :-1], curve_y[:, 1:]
+    crosses = (x0 < x) != (x1 < x)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        at = y0 + (x - x0) / (x1 - x0) * (y1 - y0)
+    best = np.maximum(reached, np.where(crosses, at, -np.inf).max(1, initial=-np.inf))
+    end = np.take_along_axis(curve_y, curve_x.argmax(1)[:, None], 1)[:, 0]
+    return y[:, 0] - np.where(np.isfinite(best), best, end)
+
+
+def probability_of_improvement(
+    ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray], draws: int = 2000, confidence: float = CONFIDENCE
+) -> tuple[float, float, float]:
+    """How likely a run of ours is better than a run of theirs, averaged over tasks, with its interval.
+
+    ``ours``, ``theirs``: per task the values of the seeds, more is better; ties count half. Seeds are
+    resampled within each task (Agarwal et al. 2021, arXiv 2108.13264).
+    """
+
+    def share(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        greater, equal = a[..., :, None] > b[..., None, :], a[..., :, None] == b[..., None, :]
+        return (greater + 0.5 * equal).mean((-2, -1))
+
+    rng = np.random.default_rng(2)
+    drawn = [share(_resampled(a, draws, rng), _resampled(b, draws, rng)) for a, b in zip(ours, theirs, strict=True)]
+    value = float(np.mean([share(a, b) for a, b in zip(ours, theirs, strict=True)]))
+    return (value, *interval(np.mean(drawn, axis=0), confidence))
+
+
+def interquartile_mean(
+    tasks: Sequence[np.ndarray], draws: int = 2000, confidence: float = CONFIDENCE
+) -> tuple[float, float, float]:
+    """The mean of the middle half of all runs of all tasks, with its interval over seeds within tasks."""
+    rng = np.random.default_rng(3)
+    drawn = np.concatenate([_resampled(task, draws, rng) for task in tasks], axis=1)
+    return (float(_middle(np.concatenate(tasks))), *interval(_middle(drawn), confidence))
+
+
+def _resampled(values: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
+    return values[rng.integers(len(values), size=(draws, len(values)))]
+
+
+def _middle(values: np.ndarray) -> np.ndarray:
+    """The mean of what a quarter cut from either end leaves, the cut rounded down, along the last axis."""
+    cut = values.shape[-1] // 4
+    ordered = np.sort(values, axis=-1)
+    return ordered[..., cut : values.shape[-1] - cut].mean(-1)

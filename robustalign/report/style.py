@@ -1,0 +1,108 @@
+"""How pictures look: a colour a method that never changes, and labels with units."""
+
+from __future__ import annotations
+
+import zlib
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from robustalign.report.study import Point, Setting
+
+# Okabe and Ito's palette: told apart with any common colour blindness
+COLOURS = {
+    "dpo": "#3c3c3c",
+    "kldpo": "#0072b2",
+    "wdpo": "#d55e00",
+    "drdpo": "#cc79a7",
+    "oracle": "#009e73",
+    "reference": "#8c8c8c",
+}
+SPARE = ("#56b4e9", "#e69f00", "#882255", "#117733", "#999933", "#332288", "#aa4499", "#661100")
+LINES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (5, 1.2, 1.2, 1.2)), (0, (8, 2)))
+MARKERS = "osD^vPX*"
+SETTINGS = {
+    "font.size": 9.0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e6e6e6",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "legend.fontsize": 8.0,
+    "axes.titlesize": 9.5,
+    "svg.hashsalt": "robustalign",
+    "svg.fonttype": "none",
+}
+UNITS = {
+    "reward": "reward of generated replies (standard deviations)",
+    "accuracy": "accuracy on held-out pairs (share)",
+    "loss": "DPO loss on held-out pairs (nats)",
+    "kl": "KL from the reference (nats a reply)",
+}
+SHORT = {"reward": "reward (sd)", "accuracy": "accuracy (share)", "loss": "loss (nats)", "kl": "KL (nats)"}
+COORDINATE = "distance of the target from\nthe nominal population (total variation)"
+
+
+def colour(method: str) -> str:
+    """The colour of a method, the same in every report."""
+    return COLOURS.get(method) or SPARE[zlib.crc32(method.encode()) % len(SPARE)]
+
+
+class Look:
+    """Colour, line and marker of each point: the colour is the method's, the rest tells its points apart."""
+
+    def __init__(self, setting: Setting) -> None:
+        self._rank: dict[str, int] = {}
+        seen: dict[str, int] = {}
+        for point in setting.points:
+            self._rank[point.label] = seen.get(point.method, 0)
+            seen[point.method] = self._rank[point.label] + 1
+
+    def line(self, point: Point) -> dict[str, Any]:
+        return {"color": colour(point.method), "linestyle": LINES[self._rank[point.label] % len(LINES)]}
+
+    def marker(self, point: Point) -> dict[str, Any]:
+        return {"color": colour(point.method), "marker": MARKERS[self._rank[point.label] % len(MARKERS)]}
+
+
+def drawing() -> AbstractContextManager[None]:
+    """The settings under which all pictures are drawn and saved."""
+    return rc_context(SETTINGS)
+
+
+def panels(columns: int, rows: int = 1, width: float = 3.6, height: float = 3.0) -> tuple[Figure, list[list[Axes]]]:
+    """A figure and its panels, row by row."""
+    figure = Figure(figsize=(max(width * columns, 4.6), height * rows + 0.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, [list(row) for row in figure.subplots(rows, columns, squeeze=False)]
+
+
+def legend_below(figure: Figure) -> None:
+    """One legend for all panels, each entry once."""
+    entries: dict[str, Any] = {}
+    for panel in figure.axes:
+        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
+            entries.setdefault(label, handle)
+    if entries:
+        columns = max(2, min(len(entries), int(figure.get_figwidth() / 2.1)))
+        figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=columns)
+
+
+def note(figure: Figure, text: str) -> None:
+    """A line above the panels: what the bars and bands are, and n."""
+    figure.suptitle(text, x=0.01, ha="left", fontsize=8.5, color="#505050")
+
+
+def save(figure: Figure, folder: Path, name: str) -> Path:
+    """The picture as png and svg. Returns the png."""
+    path = folder / f"{name}.png"
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+    figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+    return path

@@ -1,0 +1,63 @@
+"""The files of runs, wherever a store keeps them, and a report's way into its sweep's parent run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+import pandas as pd
+
+from robustalign.tracking.store import open_store
+
+WANTED = ("config.yaml", "results")
+
+
+def local_files(uri: str, table: pd.DataFrame, downloads: Path) -> list[Path]:
+    """For each run of a ``runs_table`` the folder with its files: the store's own, or a copy below ``downloads``."""
+    places = list(zip(table["run_id"], table["artifact_dir"], table["status"], strict=True))
+    remote = [place for place in places if _own(place[1]) is None]
+    if remote:
+        client = open_store(uri)
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda place: _download(client, place[0], place[2], downloads), remote))
+    return [_own(place) or downloads / run_id for run_id, place, _ in places]
+
+
+def histories(uri: str, run_ids: Sequence[str], names: Sequence[str]) -> pd.DataFrame:
+    """Metrics over steps: columns ``run_id name step value``, one row a step (the latest value told of it)."""
+    client = open_store(uri)
+    rows = [
+        (run_id, name, point.step, point.value, point.timestamp)
+        for run_id in run_ids
+        for name in names
+        for point in client.get_metric_history(run_id, name)
+    ]
+    frame = pd.DataFrame(rows, columns=["run_id", "name", "step", "value", "time"])
+    keys = ["run_id", "name", "step"]
+    return (
+        frame.sort_values("time", kind="stable").drop_duplicates(keys, keep="last").sort_values(keys)[[*keys, "value"]]
+    )
+
+
+def attach_folder(uri: str, run_id: str, folder: Path, name: str) -> None:
+    """Put a folder's files into a run, in place of those of an earlier call."""
+    open_store(uri).log_artifacts(run_id, str(folder), artifact_path=name)
+
+
+def _own(artifact_dir: str) -> Path | None:
+    """The folder behind a URI, if it is on this machine."""
+    parsed = urlparse(artifact_dir)
+    return Path(unquote(parsed.path)) if parsed.scheme in ("file", "") else None
+
+
+def _download(client, run_id: str, status: str, downloads: Path) -> None:
+    folder = downloads / run_id
+    if status == "FINISHED" and (folder / "results" / "targets.csv").is_file():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    there = {item.path for item in client.list_artifacts(run_id)}
+    for name in WANTED:
+        if name in there:
+            client.download_artifacts(run_id, name, str(folder))

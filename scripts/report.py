@@ -1,0 +1,3 @@
+from robustalign.cli.report import main
+
+main()
