@@ -76,6 +76,7 @@ class RunFolder:
         self.config_file = self.path / "config.yaml"
         self._status_file = self.path / "status.json"
         self._cancel_file = self.path / "cancel"
+        self._job_file = self.path / "job.json"
         self._step: int | None = None
         self._written = 0.0
 
@@ -152,6 +153,14 @@ class RunFolder:
     def cancel_asked(self) -> bool:
         """Whether the user wants the run stopped for good."""
         return self._cancel_file.exists()
+
+    def job(self) -> str | None:
+        """The scheduler's id of the job that runs it, or will."""
+        return json.loads(self._job_file.read_text())["job"] if self._job_file.exists() else None
+
+    def set_job(self, job: str) -> None:
+        """Remember the scheduler's id of its job."""
+        _replace(self._job_file, json.dumps({"job": job}) + "\n")
 
     def reopen(self) -> None:
         """Make an ended run one that is to go on (from its checkpoint, if it has one)."""

@@ -29,6 +29,9 @@ class Run:
     name: str
 
 
+Scheduled = Callable[[Run, Status], bool]  # whether a scheduler still has a run's job
+
+
 @dataclass
 class Sweep:
     """The runs that were launched together; ``<paths.output>/sweeps/<id>/sweep.json`` remembers them."""
@@ -40,6 +43,7 @@ class Sweep:
     max_restarts: int = 3
     command: str = ""
     git: dict[str, str] = field(default_factory=dict)
+    launcher: dict[str, Any] = field(default_factory=dict)  # kind and options
 
     @property
     def id(self) -> str:
@@ -61,15 +65,20 @@ class Sweep:
         """Every run with what is known of it."""
         return [(run, run.folder.status()) for run in self.runs]
 
-    def reap(self, scheduled: Callable[[Status], bool] = lambda status: False) -> None:
-        """Mark runs as killed that say RUNNING though nobody runs them.
+    def reap(self, scheduled: Scheduled) -> bool:
+        """Mark runs as killed that say RUNNING though nobody runs them. Whether there were any.
 
         Args:
             scheduled: whether a scheduler still has the run's job, so that it may go on by itself.
         """
-        for run, status in self.status():
-            if status.state is State.RUNNING and not scheduled(status) and run.folder.runner() is None:
-                bury(run.folder, "the process died without a word (killed, out of memory, or its machine was lost)")
+        dead = [
+            run
+            for run, status in self.status()
+            if status.state is State.RUNNING and not scheduled(run, status) and run.folder.runner() is None
+        ]
+        for run in dead:
+            bury(run.folder, "the process died without a word (killed, out of memory, or its machine was lost)")
+        return bool(dead)
 
     def todo(self, retry: str) -> list[Run]:
         """The runs that a launch has to start, ended ones made ready again where ``retry`` says so."""
@@ -100,6 +109,7 @@ class Sweep:
             "max_restarts": self.max_restarts,
             "command": self.command,
             "git": self.git,
+            "launcher": self.launcher,
             "launched": time.time(),
         }
         scratch = self.folder / f".sweep.json.{os.getpid()}"
@@ -119,6 +129,7 @@ class Sweep:
             max_restarts=memory["max_restarts"],
             command=memory["command"],
             git=memory["git"],
+            launcher=memory["launcher"],
         )
 
 
@@ -144,7 +155,13 @@ def plan(configs: Sequence[Config], base: Config, **memory: Any) -> tuple[Sweep,
     return sweep, [config for _, config in runs.values()]
 
 
-def launch(configs: Sequence[Config], base: Config, retry: str, **memory: Any) -> tuple[Sweep, list[Run]]:
+def launch(
+    configs: Sequence[Config],
+    base: Config,
+    retry: str,
+    scheduled: Callable[[Sequence[Run]], Scheduled],
+    **memory: Any,
+) -> tuple[Sweep, list[Run]]:
     """Freeze every config into its run's folder and say which runs are to be started."""
     output = Path(configs[0].paths.output)
     with Lock(output / ".launch.lock"):
@@ -153,29 +170,39 @@ def launch(configs: Sequence[Config], base: Config, retry: str, **memory: Any) -
             if run.folder.frozen() is None:
                 run.folder.freeze(config)
         sweep.save()
-        sweep.reap()
+        sweep.reap(scheduled(sweep.runs))
         return sweep, sweep.todo(retry)
 
 
-def bury(folder: RunFolder, error: str) -> None:
-    """Write down that a run's process is dead."""
+def bury(folder: RunFolder, error: str, cancelled: bool = False) -> None:
+    """Write down that a run's process is dead: killed, or cancelled by the user."""
     status = folder.status()
-    state = State.CANCELLED if folder.cancel_asked() else State.KILLED
+    state = State.CANCELLED if cancelled or folder.cancel_asked() else State.KILLED
     ended = status.updated or time.time()
     seconds = status.seconds + max(0.0, ended - (status.began or ended))
     folder.set_status(state, kills=status.kills + 1, ended=ended, seconds=seconds, error=error)
 
 
+def sweeps(output: Path) -> list[Sweep]:
+    """All sweeps of a ``paths.output``, the last launched one last.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    files = sorted((output / "sweeps").glob("*/sweep.json"), key=lambda file: file.stat().st_mtime)
+    if not files:
+        raise ConfigError("paths.output", f"{output} has no sweeps")
+    return [Sweep.load(file.parent) for file in files]
+
+
 def find(output: Path, sweep: str | None = None) -> Sweep:
     """A sweep by its id (or the start of it); the last launched one by default."""
-    folders = sorted((output / "sweeps").glob("*/sweep.json"), key=lambda file: file.stat().st_mtime)
-    if not folders:
-        raise ConfigError("paths.output", f"{output} has no sweeps")
-    fitting = [file.parent for file in folders if sweep is None or file.parent.name.startswith(sweep)]
+    known = sweeps(output)
+    fitting = [one for one in known if sweep is None or one.id.startswith(sweep)]
     if not fitting or (sweep is not None and len(fitting) > 1):
-        known = choices(file.parent.name for file in folders)
-        raise ConfigError("sweep", f"{sweep!r} is {'not one' if fitting else 'none'} of: {known}")
-    return Sweep.load(fitting[-1])
+        fault = "is not one" if fitting else "is none"
+        raise ConfigError("sweep", f"{sweep!r} {fault} of: {choices(one.id for one in known)}")
+    return fitting[-1]
 
 
 def _start_over(folder: RunFolder) -> None:

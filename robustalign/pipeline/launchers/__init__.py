@@ -5,8 +5,9 @@ Hydra imports this at every start, so nothing heavy is imported here.
 
 from __future__ import annotations
 
+import inspect
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -14,9 +15,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, RunMode, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from robustalign.errors import ConfigError
+from robustalign.errors import ConfigError, choices
 
 if TYPE_CHECKING:
     from robustalign.pipeline.launchers.execute import Backend
@@ -54,6 +55,9 @@ class SweepLauncher(Launcher):
         base = resolve(loader.load_configuration("config", [], run_mode=RunMode.RUN))
         sys.exit(execute(configs, base, self.backend()))
 
+    def __init__(self, **options: Any) -> None:
+        self.options = {key: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for key, v in options.items()}
+
     def backend(self) -> Backend:
         """What starts the processes."""
         raise NotImplementedError
@@ -62,11 +66,26 @@ class SweepLauncher(Launcher):
 class LocalLauncher(SweepLauncher):
     """``hydra/launcher=local``: a pool of worker processes on this machine."""
 
-    def __init__(self, **options: Any) -> None:
-        self.options = options
-
     def backend(self) -> Backend:
         """A pool."""
         from robustalign.pipeline.launchers.local import LocalPool
 
-        return LocalPool(**self.options)
+        return _with_options(LocalPool, self.options)
+
+
+class SlurmLauncher(SweepLauncher):
+    """``hydra/launcher=slurm``: a job array on a cluster."""
+
+    def backend(self) -> Backend:
+        """An array."""
+        from robustalign.pipeline.launchers.slurm import SlurmArray
+
+        return _with_options(SlurmArray, self.options)
+
+
+def _with_options(kind: Callable[..., Backend], options: Mapping[str, Any]) -> Backend:
+    known = inspect.signature(kind).parameters
+    for key in options:
+        if key not in known:
+            raise ConfigError(f"hydra.launcher.{key}", f"unknown key; there are: {choices(known)}")
+    return kind(**options)

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
+from typing import Any, Protocol
 
 from robustalign.config import Config
-from robustalign.pipeline.folder import State
+from robustalign.pipeline.folder import State, Status
 from robustalign.pipeline.follow import following
 from robustalign.pipeline.git import git_state
 from robustalign.pipeline.launchers.display import describe_plan, print_summary
 from robustalign.pipeline.launchers.nurseries import NurseryClient, nursery
 from robustalign.pipeline.sweep import Run, Sweep, dump, launch, plan
+
+
+class Outcome(Enum):
+    """How a backend came back."""
+
+    DONE = "nothing is left to do"
+    STOPPED = "the user stopped it"
+    LEFT = "the runs go on without us"
 
 
 class Backend(Protocol):
@@ -25,37 +35,72 @@ class Backend(Protocol):
     def describe(self, runs: int) -> str:
         """What a dry run shows of how runs would be started."""
 
-    def run(self, sweep: Sweep, todo: Sequence[Run], warm: Sequence[Run], client: NurseryClient) -> bool:
-        """Bring the runs to their end; False if stopped before (by the user, or nobody waits).
+    def memory(self) -> dict[str, Any]:
+        """What ``restore`` needs to make the same backend again."""
+
+    def scheduled(self, runs: Sequence[Run]) -> Callable[[Run, Status], bool]:
+        """Tells of a run whether a scheduler still has its job."""
+
+    def run(self, sweep: Sweep, todo: Sequence[Run], warm: Sequence[Run], client: NurseryClient) -> Outcome:
+        """Bring the runs to their end.
 
         Args:
             sweep: all runs.
-            todo: those to start.
+            todo: those to start, or to wait for where another launch runs them.
             warm: one run of each group that shares stages; these are built first.
             client: a nursery on this machine that has imported everything.
         """
 
 
+def restore(sweep: Sweep) -> Backend:
+    """The backend that a sweep was launched with."""
+    from robustalign.pipeline.launchers.local import LocalPool
+    from robustalign.pipeline.launchers.slurm import SlurmArray
+
+    backends = {"local": LocalPool, "slurm": SlurmArray}
+    return backends[sweep.launcher["kind"]](**sweep.launcher["options"])
+
+
 def execute(configs: Sequence[Config], base: Config, backend: Backend) -> int:
     """Run a sweep (of one run, perhaps). Returns the exit code."""
-    memory = {"command": " ".join(sys.orig_argv), "git": git_state()}
     with nursery(backend.environment(configs)) as client:
+        memory = {"command": shlex.join(sys.orig_argv), "git": git_state(), "launcher": backend.memory()}
         drawn, distinct = plan(configs, base, **memory)
-        shared = dict(
-            zip((run.folder.name for run in drawn.runs), client.check(list(map(dump, distinct))), strict=True)
-        )
+        shared = _check(client, drawn.runs, distinct)
         if configs[0].sweep.dry_run:
             print(describe_plan(drawn, distinct, backend, shared))
             return 0
-        sweep, todo = launch(configs, base, configs[0].sweep.retry, **memory)
+        sweep, todo = launch(configs, base, configs[0].sweep.retry, backend.scheduled, **memory)
         _say_what_is_left_out(sweep, todo)
-        with following(sweep) as finish:
-            waited = backend.run(sweep, todo, _sharing(todo, shared), client) if todo else True
-            follower = finish()
+        return _carry_on(sweep, todo, backend, client, shared)
+
+
+def resume(sweep: Sweep, todo: Sequence[Run], backend: Backend) -> int:
+    """Go on with some runs of a sweep that was launched before. Returns the exit code."""
+    if not todo:
+        return _carry_on(sweep, [], backend, None, {})
+    configs = [run.folder.config() for run in todo]
+    with nursery(backend.environment(configs)) as client:
+        return _carry_on(sweep, todo, backend, client, _check(client, todo, configs))
+
+
+def _carry_on(
+    sweep: Sweep, todo: Sequence[Run], backend: Backend, client: NurseryClient | None, shared: Mapping[str, str]
+) -> int:
+    outcome = Outcome.DONE
+    with following(sweep) as finish:
+        if client is not None and todo:
+            outcome = backend.run(sweep, todo, _sharing(todo, shared), client)
+        follower = finish()
     print_summary(sweep, follower)
-    if not waited:
-        return 130
-    return 0 if all(status.state is State.FINISHED for _, status in sweep.status()) else 1
+    if outcome is Outcome.DONE:
+        return 0 if all(status.state is State.FINISHED for _, status in sweep.status()) else 1
+    return 130 if outcome is Outcome.STOPPED else 0
+
+
+def _check(client: NurseryClient, runs: Sequence[Run], configs: Sequence[Config]) -> dict[str, str]:
+    """Refuse configs that cannot run; for each run (by folder) the key of the stages that it shares."""
+    return dict(zip((run.folder.name for run in runs), client.check([dump(config) for config in configs]), strict=True))
 
 
 def _sharing(todo: Sequence[Run], shared: Mapping[str, str]) -> list[Run]:

@@ -11,12 +11,15 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
+from robustalign.cache import Lock, Owner
 from robustalign.config import Config
 from robustalign.pipeline.folder import RunFolder, State
 from robustalign.pipeline.launchers.display import Progress
+from robustalign.pipeline.launchers.execute import Outcome
 from robustalign.pipeline.launchers.nurseries import Child, NurseryClient
-from robustalign.pipeline.sweep import Run, Sweep, bury
+from robustalign.pipeline.sweep import Run, Scheduled, Sweep, bury
 from robustalign.pipeline.worker import BUSY
 
 TICK = 0.05  # seconds between two looks at the children
@@ -26,6 +29,7 @@ class LocalPool:
     """Runs as many runs at once as the cores (or GPUs) carry; kills and failures concern one run only."""
 
     def __init__(self, workers: int = 0) -> None:
+        self.options = {"workers": workers}
         self.workers = workers
         self.threads = 0
         self.gpus: list[str] = []
@@ -44,23 +48,50 @@ class LocalPool:
         where = f" on GPUs {', '.join(self.gpus)}" if self.gpus else ""
         return f"local: {min(self.workers, runs)} at once, {self.threads} threads each{where}"
 
-    def run(self, sweep: Sweep, todo: Sequence[Run], warm: Sequence[Run], client: NurseryClient) -> bool:
-        """Run everything; False if the user stopped it."""
-        environment = {"OMP_NUM_THREADS": str(self.threads)}
+    def memory(self) -> dict[str, Any]:
+        """Its options."""
+        return {"kind": "local", "options": self.options}
+
+    def scheduled(self, runs: Sequence[Run]) -> Scheduled:
+        """There is no scheduler: what has no living process does not go on by itself."""
+        return lambda run, status: False
+
+    def run(self, sweep: Sweep, todo: Sequence[Run], warm: Sequence[Run], client: NurseryClient) -> Outcome:
+        """Run everything, unless the user stops it."""
+        lock, reminder = Lock(sweep.folder / "launcher.lock"), _Reminder()
         with _Stops() as stops, Progress(sweep) as progress:
-            for run in warm:
-                _warm(run.folder, sweep, client, stops)
-            pool = _Pool(sweep, todo, self, client, environment)
-            echo = _Echo(todo[0].folder.log) if len(sweep.runs) == 1 else None
-            while pool.busy:
-                pool.step(stops)
+            while not lock.acquire(timeout=0.5, waiting=reminder):  # another launch is at it
                 progress.update()
-                if echo is not None:
-                    echo.update()
-                time.sleep(TICK)
+                if stops.count:
+                    return Outcome.STOPPED
+            try:
+                self._run(sweep, todo, warm, client, stops, progress)
+            finally:
+                lock.release()
+        return Outcome.STOPPED if stops.count else Outcome.DONE
+
+    def _run(
+        self,
+        sweep: Sweep,
+        todo: Sequence[Run],
+        warm: Sequence[Run],
+        client: NurseryClient,
+        stops: _Stops,
+        progress: Progress,
+    ) -> None:
+        todo = [run for run in todo if not run.folder.status().state.ended]
+        for run in warm if len(todo) > 1 else []:
+            _warm(run.folder, sweep, client, stops)
+        pool = _Pool(sweep, todo, self, client, {"OMP_NUM_THREADS": str(self.threads)})
+        echo = _Echo(sweep.runs[0].folder.log) if len(sweep.runs) == 1 else None
+        while pool.busy:
+            pool.step(stops)
+            progress.update()
             if echo is not None:
                 echo.update()
-        return not stops.count
+            time.sleep(TICK)
+        if echo is not None:
+            echo.update()
 
 
 class _Pool:
@@ -173,6 +204,18 @@ class _Stops:
         if self.count == 1:
             text = "stopping: each run saves a checkpoint at its next step; the same command goes on from there"
             print(f"\nrobustalign: {text} (once more: kill them now)", file=sys.stderr)
+
+
+class _Reminder:
+    """Says once that another launch runs the sweep."""
+
+    def __init__(self) -> None:
+        self.said = False
+
+    def __call__(self, owner: Owner) -> None:
+        if not self.said:
+            print(f"robustalign: {owner} runs this sweep already; waiting for it", file=sys.stderr)
+        self.said = True
 
 
 class _Echo:

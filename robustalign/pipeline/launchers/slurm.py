@@ -1,0 +1,201 @@
+"""A sweep as one SLURM job array, submitted through submitit."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from robustalign.cache import Lock
+from robustalign.config import Config
+from robustalign.errors import ConfigError
+from robustalign.pipeline.folder import State
+from robustalign.pipeline.launchers import scheduler
+from robustalign.pipeline.launchers.display import Progress
+from robustalign.pipeline.launchers.execute import Outcome
+from robustalign.pipeline.launchers.nurseries import NurseryClient
+from robustalign.pipeline.sweep import Run, Scheduled, Sweep, bury
+
+
+@dataclass
+class SlurmArray:
+    """The keys of ``hydra/launcher=slurm``; ``conf/hydra/launcher/slurm.yaml`` documents them."""
+
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    exclude: str | None = None
+    time: int | str = 60
+    nodes: int = 1
+    cpus: int = 1
+    gpus: int = 0
+    mem: str | None = None
+    setup: list[str] = field(default_factory=list)
+    sbatch: dict[str, Any] = field(default_factory=dict)
+    max_parallel: int = 16
+    runs_per_job: int = 1
+    signal_seconds: int = 90
+    name: str = "robustalign"
+    wait: bool = True
+    poll_seconds: float = 5.0
+
+    def __post_init__(self) -> None:
+        for key in ("nodes", "cpus", "max_parallel", "runs_per_job", "signal_seconds"):
+            if getattr(self, key) < 1:
+                raise ConfigError(f"hydra.launcher.{key}", f"{getattr(self, key)} is below 1")
+        minutes(self.time)
+
+    def environment(self, configs: Sequence[Config]) -> Mapping[str, str]:
+        """The configs are checked here, but run elsewhere."""
+        return {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+    def memory(self) -> dict[str, Any]:
+        """Its keys."""
+        return {"kind": "slurm", "options": asdict(self)}
+
+    def describe(self, runs: int) -> str:
+        """The head of the batch script."""
+        from submitit.slurm.slurm import _make_sbatch_string
+
+        jobs = -(-runs // self.runs_per_job)
+        script = _make_sbatch_string("COMMAND", "FOLDER", map_count=jobs, **self._parameters())
+        head = [line for line in script.splitlines() if line.startswith("#SBATCH")]
+        return "\n".join([f"slurm: an array of {jobs} jobs, {self.max_parallel} at once", *head, *self.setup])
+
+    def scheduled(self, runs: Sequence[Run]) -> Scheduled:
+        """Whether SLURM still has a run's job; asked once, for all runs."""
+        jobs = {job for run in runs if (job := run.folder.job())}
+        known = scheduler.states(jobs)
+        if known is None:
+            raise ConfigError("hydra/launcher", "SLURM does not answer (squeue failed); is this a submit host?")
+        return lambda run, status: known.get(run.folder.job() or "", scheduler.GONE) in scheduler.ACTIVE
+
+    def run(self, sweep: Sweep, todo: Sequence[Run], warm: Sequence[Run], client: NurseryClient) -> Outcome:
+        """Submit what is not queued yet, and wait for all unless ``wait`` is off."""
+        with Lock(sweep.folder / "submit.lock"):
+            queued = self.scheduled(todo)
+            new = [run for run in todo if not queued(run, run.folder.status())]
+            if new:
+                self._submit(sweep, new, warm)
+        if not self.wait:
+            print(f"robustalign: see scripts/sweep.py status {sweep.id}", file=sys.stderr)
+            return Outcome.LEFT
+        try:
+            self._wait(sweep, todo)
+        except KeyboardInterrupt:
+            text = "the jobs go on; scripts/sweep.py wait (or cancel)"
+            print(f"\nrobustalign: no longer waiting, {text} {sweep.id}", file=sys.stderr)
+            return Outcome.STOPPED
+        return Outcome.DONE
+
+    def _wait(self, sweep: Sweep, runs: Sequence[Run]) -> None:
+        with Progress(sweep) as progress:
+            while True:
+                going = [(run, run.folder.status()) for run in runs]
+                going = [(run, status) for run, status in going if not status.state.ended]
+                with Lock(sweep.folder / "submit.lock"):
+                    known = scheduler.states({run.folder.job() or "" for run, _ in going})
+                    again = [run for run, _ in going if known is not None and self._settle(sweep, run, known)]
+                    if again:
+                        self._submit(sweep, again, [])
+                progress.update()
+                if all(run.folder.status().state.ended or self._given_up(sweep, run) for run, _ in going):
+                    return
+                time.sleep(self.poll_seconds)
+
+    def _settle(self, sweep: Sweep, run: Run, known: Mapping[str, str]) -> bool:
+        """Write down a run whose job is gone. Whether it is to be submitted again."""
+        state = known.get(run.folder.job() or "", "RUNNING")  # another waiter has just submitted it
+        if state in scheduler.ACTIVE or run.folder.runner() is not None:
+            return False
+        status = run.folder.status()  # the job may have ended between the two looks
+        if status.state.ended:
+            return False
+        if status.state is not State.KILLED:
+            bury(run.folder, f"its job ended as {state} before the run did", cancelled=state == "CANCELLED")
+        return sweep.restartable(run.folder.status())
+
+    def _given_up(self, sweep: Sweep, run: Run) -> bool:
+        status = run.folder.status()
+        return status.state is State.KILLED and not sweep.restartable(status)
+
+    def _submit(self, sweep: Sweep, runs: Sequence[Run], warm: Sequence[Run]) -> None:
+        """One array for all runs, after one job that builds what they share."""
+        from robustalign.pipeline.launchers.chunk import run_chunk, warm_chunk
+
+        folder = sweep.folder / "slurm"
+        after: dict[str, Any] = {}
+        if warm:
+            (job,) = self._array(folder, warm_chunk, [[[str(run.folder.path) for run in warm]]], {})
+            after = {"dependency": f"afterany:{job}"}
+        size = self.runs_per_job
+        chunks = [runs[start : start + size] for start in range(0, len(runs), size)]
+        paths = [[str(run.folder.path) for run in chunk] for chunk in chunks]
+        jobs = self._array(folder, run_chunk, [paths, [sweep.max_restarts] * len(chunks)], after)
+        for job, chunk in zip(jobs, chunks, strict=True):
+            for run in chunk:
+                run.folder.set_job(job)
+        print(
+            f"robustalign: {len(runs)} runs in {len(jobs)} jobs ({jobs[0]} ...), logs of jobs: {folder}",
+            file=sys.stderr,
+        )
+
+    def _array(
+        self, folder: Path, function: Callable[..., None], arguments: list[list[Any]], more: Mapping[str, Any]
+    ) -> list[str]:
+        import submitit
+        from submitit.core.utils import FailedJobError
+
+        executor = submitit.SlurmExecutor(folder=folder, python=sys.executable)
+        executor.update_parameters(**self._parameters(), **more)
+        try:
+            jobs = executor.map_array(function, *arguments)
+        except (FailedJobError, OSError) as error:
+            raise ConfigError("hydra.launcher", f"sbatch refused the job: {_last_line(error)}") from error
+        return [job.job_id for job in jobs]
+
+    def _parameters(self) -> dict[str, Any]:
+        given = {
+            "partition": self.partition,
+            "account": self.account,
+            "qos": self.qos,
+            "constraint": self.constraint,
+            "exclude": self.exclude,
+            "mem": self.mem,
+            "gpus_per_node": self.gpus or None,
+            "setup": [*self.setup] or None,
+            "additional_parameters": {"requeue": True, **self.sbatch},
+        }
+        return {key: value for key, value in given.items() if value is not None} | {
+            "job_name": self.name,
+            "time": minutes(self.time),
+            "nodes": self.nodes,
+            "ntasks_per_node": 1,
+            "cpus_per_task": self.cpus,
+            "array_parallelism": self.max_parallel,
+            "signal_delay_s": self.signal_seconds,
+            "stderr_to_stdout": True,
+        }
+
+
+def minutes(text: int | str) -> int:
+    """SLURM's ways to write a time limit: minutes, H:MM:SS, D-HH:MM:SS."""
+    days, _, clock = str(text).rpartition("-")
+    parts = clock.split(":")
+    try:
+        numbers = [int(part) for part in parts]
+        if len(numbers) == 1 and not days:
+            return max(1, numbers[0])
+        hours, mins, seconds = [*numbers, 0, 0][:3] if days or len(numbers) == 3 else (0, *numbers)
+        return int(days or 0) * 1440 + hours * 60 + mins + (seconds > 0)
+    except ValueError:
+        problem = f"{text!r} is no time limit; write minutes, HH:MM:SS or DAYS-HH:MM:SS"
+        raise ConfigError("hydra.launcher.time", problem) from None
+
+
+def _last_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__

@@ -1,0 +1,5 @@
+import sys
+
+from robustalign.cli.sweep import main
+
+sys.exit(main())

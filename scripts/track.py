@@ -1,0 +1,5 @@
+import sys
+
+from robustalign.cli.track import main
+
+sys.exit(main())

@@ -1,0 +1,199 @@
+"""Sweeps on this machine survive everything, and nothing runs twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+
+from robustalign.pipeline.folder import State
+from robustalign.pipeline.journal import read
+from tests.cli.conftest import kill
+
+SLOW = "+method.pause=0.02"
+POOL = "hydra.launcher.workers=3"
+
+
+def steps(folder) -> list[int]:
+    return [r["step"] for r in read(folder.journal) if r["kind"] == "metrics" and "train/loss" in r["values"]]
+
+
+def test_one_run_leaves_its_files_and_nothing_else(shell):
+    done = shell.train("trainer.max_steps=5")
+    assert done.returncode == 0, done.stderr
+    (folder,) = shell.folders()
+    status = folder.status()
+    assert (status.state, status.step, status.attempts) == (State.FINISHED, 5, 1)
+    assert steps(folder) == [1, 2, 3, 4, 5]
+    assert sorted(path.name for path in shell.folder.iterdir()) == ["cache", "outputs"]
+    assert sorted(path.name for path in shell.output.iterdir()) == ["runs", "sweeps"]
+    assert json.loads(folder.environment.read_text())["packages"]["torch"]
+    assert "FINISHED" in done.stdout
+
+
+def test_a_second_launch_runs_only_what_is_new(shell):
+    assert shell.train("trainer.max_steps=5", "-m", "seed=0,1").returncode == 0
+    again = shell.train("trainer.max_steps=5", "-m", "seed=0,1,2")
+    assert again.returncode == 0
+    assert "1 of 3 runs to do" in again.stderr
+    assert [folder.status().attempts for folder in shell.folders()] == [1, 1, 1]
+    assert (shell.folder / "cache" / "builds.txt").read_text() == "built\n"
+
+
+def test_failures_are_seen_and_take_no_other_run_along(shell):
+    words = ("-m", "seed=0,1", "+method.raise_at=3,0", "trainer.max_steps=5")
+    done = shell.train(*words)
+    assert done.returncode == 1
+    assert sorted(shell.states().values()) == [State.FAILED] * 2 + [State.FINISHED] * 2
+    assert "ValueError: asked to raise at step 3" in done.stdout
+    failed = [run.folder for run, status in shell.sweep().status() if status.state is State.FAILED]
+    assert all("ValueError" in folder.traceback.read_text() for folder in failed)
+    again = shell.train(*words)
+    assert again.returncode == 1
+    assert [folder.status().attempts for folder in failed] == [1, 1]
+    assert shell.train(*words, "sweep.retry=failed").returncode == 1
+    assert [folder.status().attempts for folder in failed] == [2, 2]
+    assert shell.run("sweep.py", "retry", failed[0].name).returncode == 1
+    assert [folder.status().attempts for folder in failed] == [3, 2]
+
+
+def test_killed_runs_go_on_from_their_checkpoint_with_the_same_result(shell):
+    words = ("-m", "seed=0,1,2", "trainer.max_steps=30", "trainer.save_steps=10")
+    assert shell.train(*words, "+method.die_at=25").returncode == 0
+    killed = [run.folder for run in shell.sweep().runs]
+    assert [folder.status().attempts for folder in killed] == [2, 2, 2]
+    assert [folder.status().kills for folder in killed] == [1, 1, 1]
+    assert all(steps(folder) == list(range(1, 31)) for folder in killed)
+    totals = shell.totals()
+    assert shell.train(*words, "+method.die_at=0").returncode == 0
+    assert list(shell.totals().values()) == list(totals.values())
+
+
+def test_a_run_that_always_dies_is_given_up(shell):
+    words = ("+method.die_at=2", "+method.die_always=true", "sweep.max_restarts=2", "trainer.max_steps=5")
+    done = shell.train(*words)
+    assert done.returncode == 1
+    (folder,) = shell.folders()
+    status = folder.status()
+    assert (status.state, status.attempts, status.kills) == (State.KILLED, 3, 3)
+    assert "SIGKILL" in done.stdout
+    assert shell.train(*words).returncode == 1
+    assert folder.status().attempts == 3
+
+
+def test_ctrl_c_saves_and_the_same_command_goes_on(shell):
+    words = ("-m", "seed=0,1,2,3", "trainer.max_steps=100", SLOW, "hydra.launcher.workers=2")
+    launcher = shell.start("train.py", "tracking=spool", *words)
+    shell.wait_for(State.RUNNING, count=2, step=5)
+    launcher.send_signal(signal.SIGINT)
+    out, err = launcher.communicate(timeout=60)
+    assert launcher.returncode == 130
+    assert "Traceback" not in err
+    assert sorted(shell.states().values()) == [State.PENDING] * 2 + [State.PREEMPTED] * 2
+    stopped = [run.folder for run, status in shell.sweep().status() if status.state is State.PREEMPTED]
+    assert shell.train(*words).returncode == 0
+    assert all(folder.status().attempts == 2 for folder in stopped)
+    assert all(steps(run.folder) == list(range(1, 101)) for run in shell.sweep().runs)
+
+
+def test_the_launcher_may_be_killed(shell):
+    words = ("-m", "seed=0,1,2", "trainer.max_steps=100", SLOW, "hydra.launcher.workers=2")
+    launcher = shell.start("train.py", "tracking=spool", *words)
+    running = shell.wait_for(State.RUNNING, count=2, step=5)
+    launcher.kill()
+    launcher.communicate()
+    assert shell.train(*words).returncode == 0
+    assert all(folder.status().kills == 0 for folder in running)
+    assert all(steps(run.folder) == list(range(1, 101)) for run in shell.sweep().runs)
+
+
+def test_two_launches_at_once_run_nothing_twice(shell):
+    words = ("tracking=spool", "-m", "seed=0,1,2,3", "trainer.max_steps=40", SLOW, "hydra.launcher.workers=2")
+    launches = [shell.start("train.py", *words) for _ in range(2)]
+    ends = [launch.communicate(timeout=100) for launch in launches]
+    assert [launch.returncode for launch in launches] == [0, 0], ends
+    assert [folder.status().attempts for folder in shell.folders()] == [1, 1, 1, 1]
+
+
+def test_many_faults_in_one_sweep(shell):
+    """Runs are killed at any moment, some raise, one is cancelled: in the end each is told once and right."""
+    words = ("-m", "seed=0,1,2,3", "+method.raise_at=0,20", "trainer.max_steps=60", "trainer.save_steps=7", SLOW, POOL)
+    launcher = shell.start("train.py", "tracking=spool", *words)
+    for number in range(4):
+        kill(shell.wait_for(State.RUNNING, step=3 + number)[0])
+        time.sleep(0.1)
+    out, err = launcher.communicate(timeout=100)
+    assert launcher.returncode == 1, err
+    states = shell.states()
+    assert sorted(states.values()) == [State.FAILED] * 4 + [State.FINISHED] * 4
+    whole = [run.folder for run, status in shell.sweep().status() if status.state is State.FINISHED]
+    assert all(steps(folder) == list(range(1, 61)) for folder in whole)
+    assert sum(run.folder.status().kills for run in shell.sweep().runs) == 4
+
+
+def test_cancel_stops_for_good_until_a_retry(shell):
+    words = ("-m", "seed=0,1,2", "trainer.max_steps=200", SLOW, "hydra.launcher.workers=1")
+    launcher = shell.start("train.py", "tracking=spool", *words)
+    (running,) = shell.wait_for(State.RUNNING, step=2)
+    waiting = next(folder for folder in shell.folders() if folder.name != running.name)
+    assert shell.run("sweep.py", "cancel", running.name, waiting.name).returncode == 0
+    shell.wait_for(State.RUNNING, step=2)
+    assert shell.run("sweep.py", "cancel").returncode == 0
+    launcher.communicate(timeout=60)
+    assert launcher.returncode == 1
+    assert set(shell.states().values()) == {State.CANCELLED}
+    assert shell.run("sweep.py", "retry", waiting.name).returncode == 1
+    assert waiting.status().state is State.FINISHED
+    assert running.status().state is State.CANCELLED
+
+
+def test_status_reaps_what_died_and_wait_starts_it_again(shell):
+    words = ("-m", "seed=0,1", "trainer.max_steps=60", SLOW, "trainer.save_steps=5", "hydra.launcher.workers=2")
+    launcher = shell.start("train.py", "tracking=spool", *words)
+    running = shell.wait_for(State.RUNNING, count=2, step=12)
+    os.kill(launcher.pid, signal.SIGKILL)
+    for folder in running:
+        kill(folder)
+    launcher.communicate()
+    shown = shell.run("sweep.py", "status")
+    assert shown.returncode == 0
+    assert shown.stdout.count("KILLED") == 2
+    assert shell.run("sweep.py", "wait").returncode == 0
+    assert shell.run("sweep.py", "status").stdout.count("FINISHED") == 2
+    assert all(steps(folder) == list(range(1, 61)) for folder in running)
+    log = shell.run("sweep.py", "logs", running[0].name)
+    assert (log.returncode, str(running[0].log) in log.stderr) == (0, True)
+
+
+def test_submit_and_leave(shell):
+    done = shell.run("sweep.py", "submit", "--no-wait", "tracking=spool", "seed=0,1", "trainer.max_steps=10")
+    assert done.returncode == 0, done.stderr
+    shell.wait_for(State.FINISHED, count=2)
+
+
+def test_a_dry_run_shows_and_writes_nothing(shell):
+    shown = shell.train("sweep.dry_run=true", "-m", "seed=0,1", "hydra.launcher.workers=2")
+    assert shown.returncode == 0
+    assert "dpo seed=1" in shown.stdout
+    assert "local: 2 at once" in shown.stdout
+    assert not shell.folder.joinpath("outputs").exists()
+
+
+def test_retry_all_starts_finished_runs_over(shell):
+    assert shell.train("trainer.max_steps=5").returncode == 0
+    (before,) = [folder.status().uid for folder in shell.folders()]
+    assert shell.train("trainer.max_steps=5", "sweep.retry=all").returncode == 0
+    (folder,) = shell.folders()
+    assert folder.status().uid != before
+    assert steps(folder) == [1, 2, 3, 4, 5]
+
+
+def test_a_changed_conf_does_not_reach_frozen_runs(shell):
+    words = ("-m", "seed=0,1", "trainer.max_steps=40", SLOW, "hydra.launcher.workers=1")
+    launcher = shell.start("train.py", "tracking=spool", *words)
+    (running,) = shell.wait_for(State.RUNNING, step=1)
+    waiting = next(folder for folder in shell.folders() if folder.name != running.name)
+    assert waiting.config().trainer.max_steps == 40
+    launcher.communicate(timeout=60)
+    assert steps(waiting) == list(range(1, 41))
