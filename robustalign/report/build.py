@@ -63,14 +63,15 @@ class _Report:
         self.claims: list[Claim] = tables.claims(self.comparison) if self.comparison else []
         self.histories = self._histories()
         self.costs = costs_table(self.setting, self.histories)
-        self.not_numbers()
+        self.warn_of_no_numbers()
         text = words.summary(self.measures, self.comparison, self.claims)
         parts = [*self.tables(), *self.pictures()]
-        _write(self.folder / "summary.md", f"# {self.title}\n\n{text}")
-        _write(self.folder / "report.html", page(self.title, text, parts))
+        details = words.details(self.comparison, self.claims) if self.comparison else ""
+        _write(self.folder / "summary.md", f"# {self.title}\n\n{text}\n{details}")
+        _write(self.folder / "report.html", page(self.title, text, details, parts))
         return f"{self.title}\n\n{text}"
 
-    def not_numbers(self) -> None:
+    def warn_of_no_numbers(self) -> None:
         """Name the runs with results that are no numbers: the means that they are part of stay empty."""
         for point in self.setting.points:
             for seed, run in sorted(point.runs.items()):
@@ -101,10 +102,9 @@ class _Report:
 
     def _choices(self, texts: list[str]) -> list[Part]:
         assert self.comparison is not None
-        metrics = self.measures.metrics() if self.measures.has_split("validation") else []
-        made = [choice for metric in metrics for choice in choose(self.comparison, metric)]
-        if not made:
+        if not self.measures.has_split("validation") or not self.setting.robust:
             return []
+        made = choose(self.comparison, self.measures.metrics())
         table = choices_table(made)
         tables.write_csv(pd.DataFrame([_flat(choice) for choice in made]), self.folder / "choices.csv")
         heading = "chosen without the test population"

@@ -46,17 +46,19 @@ class Choice:
     candidates: int
 
 
-def choose(comparison: Comparison, metric: str, tolerance: float = 0.01) -> list[Choice]:
-    """Every rule's choice for every method."""
+def choose(comparison: Comparison, metrics: Sequence[str], tolerance: float = 0.01) -> list[Choice]:
+    """Every rule's choice for every method, metric by metric."""
+    sample = sample_radius(comparison)
     made = []
-    for method, points in comparison.setting.families().items():
-        candidates = [comparison.dpo, *points]
-        outcomes = {
-            "nominal": nominal_rule(comparison, candidates, metric, tolerance),
-            "confidence": confidence_rule(comparison, candidates),
-            "leave_one_out": leave_one_out(comparison, candidates, metric),
-        }
-        made += [_choice(comparison, method, metric, rule, candidates, *outcomes[rule]) for rule in RULES]
+    for metric in metrics:
+        for method, points in comparison.setting.families().items():
+            candidates = [comparison.dpo, *points]
+            outcomes = {
+                "nominal": nominal_rule(comparison, candidates, metric, tolerance),
+                "confidence": confidence_rule(comparison, candidates, sample),
+                "leave_one_out": leave_one_out(comparison, candidates, metric),
+            }
+            made += [_choice(comparison, method, metric, rule, candidates, *outcomes[rule]) for rule in RULES]
     return made
 
 
@@ -91,14 +93,32 @@ def leave_one_out(comparison: Comparison, candidates: Sequence[Point], metric: s
     return candidates[winner], f"best without the one left out for {votes[winner]} of {len(targets)} targets"
 
 
-def confidence_rule(comparison: Comparison, candidates: Sequence[Point]) -> tuple[Point | None, str]:
-    """The candidate whose realised divergence is nearest to the confidence radius of the training sample."""
+@dataclass(frozen=True)
+class Sample:
+    """The confidence radius of a training sample, and the temperature that has about this radius."""
+
+    pairs: int
+    radius: float
+    temperature: float
+
+
+def sample_radius(comparison: Comparison) -> Sample | None:
+    """None without dpo's loss on validation prompts or the number of training pairs."""
     losses, pairs = _losses(comparison)
     if losses is None or not pairs:
-        return None, "needs the loss on validation prompts and the number of training pairs"
+        return None
     radius = confidence_radius(losses, pairs)
-    temperature = float(losses.std()) / np.sqrt(2 * radius)
-    told = f"{pairs} pairs: radius {radius:.2g} nats, temperature about {temperature:.2g}"
+    return Sample(pairs, radius, float(losses.std()) / np.sqrt(2 * radius))
+
+
+def confidence_rule(
+    comparison: Comparison, candidates: Sequence[Point], sample: Sample | None
+) -> tuple[Point | None, str]:
+    """The candidate whose realised divergence is nearest to the confidence radius of the training sample."""
+    if sample is None:
+        return None, "needs the loss on validation prompts and the number of training pairs"
+    radius = sample.radius
+    told = f"{sample.pairs} pairs: radius {radius:.2g} nats, temperature about {sample.temperature:.2g}"
     if any(point.config["method"].get("set") != "kl" for point in candidates if not point.plain):
         return None, f"{told}; only a KL ball has this divergence"
     realised = {point.label: _divergence(point) for point in candidates}

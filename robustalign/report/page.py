@@ -31,13 +31,14 @@ class Part:
     picture: Path | None = None
 
 
-def page(title: str, summary: str, parts: Sequence[Part]) -> str:
-    """The report as html; ``summary`` is markdown of paragraphs, lists and bold words."""
+def page(title: str, summary: str, details: str, parts: Sequence[Part]) -> str:
+    """The report as html; ``summary`` and ``details`` are markdown of paragraphs, lists and bold words."""
     body = "\n".join(_part(part) for part in parts)
     head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>'
     return (
         f'<!doctype html>\n<html lang="en"><head>{head}</head>\n'
-        f"<body><h1>{html.escape(title)}</h1>\n{_markdown(summary)}\n{body}\n</body></html>\n"
+        f"<body><h1>{html.escape(title)}</h1>\n{_markdown(summary)}\n{body}\n"
+        f"<h2>Every comparison</h2>\n{_markdown(details)}\n</body></html>\n"
     )
 
 

@@ -41,12 +41,16 @@ SETTINGS = {
     "svg.fonttype": "none",
 }
 UNITS = {
-    "reward": "reward of generated replies (standard deviations)",
-    "accuracy": "accuracy on held-out pairs (share)",
-    "loss": "DPO loss on held-out pairs (nats)",
-    "kl": "KL from the reference (nats a reply)",
+    "reward": "standard deviations",
+    "accuracy": "share",
+    "loss": "nats",
+    "kl": "nats a reply",
 }
-SHORT = {"reward": "reward (sd)", "accuracy": "accuracy (share)", "loss": "loss (nats)", "kl": "KL (nats)"}
+TITLES = {
+    "reward": "reward of generated replies",
+    "accuracy": "accuracy on held-out pairs",
+    "loss": "loss on held-out pairs",
+}
 COORDINATE = "distance of the target from\nthe nominal population (total variation)"
 
 
@@ -104,5 +108,6 @@ def save(figure: Figure, folder: Path, name: str) -> Path:
     """The picture as png and svg. Returns the png."""
     path = folder / f"{name}.png"
     figure.savefig(path, dpi=110, metadata={"Software": None})
+    figure.set_layout_engine("none")  # it is laid out by now
     figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
     return path

@@ -12,7 +12,7 @@ from robustalign.evaluation.tables import WHOLE
 from robustalign.report.compare import Claim, Comparison
 from robustalign.report.measures import Policy, better
 from robustalign.report.statistics import Estimate
-from robustalign.report.style import COLOURS, SHORT, UNITS, Look, legend_below, note, panels
+from robustalign.report.style import COLOURS, TITLES, UNITS, Look, legend_below, note, panels
 
 Place = Callable[[Policy], "tuple[Estimate, Estimate] | None"]
 
@@ -120,9 +120,10 @@ def _name_axes(panel: Axes, metric: str, at: str, what: str) -> None:
         panel.invert_yaxis()
         if at == "nominal":
             panel.invert_xaxis()
-    panel.set_xlabel((f"nominal {SHORT[metric]}" if at == "nominal" else UNITS["kl"]) + what)
-    panel.set_ylabel(f"worst case, {SHORT[metric]}{what}")
-    panel.set_title(f"{metric}: up" + (" and right are" if at == "nominal" else " is") + " better")
+    across, unit = ("nominal", UNITS[metric]) if at == "nominal" else ("KL from the reference", UNITS["kl"])
+    panel.set_xlabel(f"{across}{what} ({unit})")
+    panel.set_ylabel(f"worst case{what} ({UNITS[metric]})")
+    panel.set_title("up" + (" and right are" if at == "nominal" else " is") + " better" if what else TITLES[metric])
 
 
 def gap_closed(claims: Sequence[Claim], comparison: Comparison, look: Look) -> Figure | None:

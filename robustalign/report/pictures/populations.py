@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from robustalign.report.compare import Comparison
 from robustalign.report.measures import Measures, Policy, better
 from robustalign.report.statistics import Estimate
-from robustalign.report.style import COLOURS, COORDINATE, SHORT, UNITS, Look, colour, legend_below, note, panels
+from robustalign.report.style import COLOURS, COORDINATE, TITLES, UNITS, Look, colour, legend_below, note, panels
 from robustalign.report.study import Point
 
 
@@ -27,14 +27,15 @@ def robustness_curves(measures: Measures, comparison: Comparison | None, look: L
         panel = rows[0][column]
         _bands(panel, measures.setting.points, where, look, _values(measures, metric, targets))
         _reference(panel, measures, metric, targets, where)
-        panel.set_title(metric)
-        panel.set_ylabel(UNITS[metric])
+        panel.set_title(TITLES[metric])
+        panel.set_ylabel(f"{metric} ({UNITS[metric]})")
         if comparison is not None:
             lower = rows[1][column]
             known = [point for point in comparison.setting.others if not point.oracle]
             _bands(lower, known, where, look, _differences(comparison, metric, targets))
             lower.axhline(0, color=COLOURS["dpo"], linewidth=1.2)
-            lower.set_ylabel(f"{SHORT[metric]} minus dpo's" + (" (less is better)" if better(metric) < 0 else ""))
+            lower.set_ylabel(f"{metric} minus dpo's ({UNITS[metric]})")
+            lower.set_title("more is better" if better(metric) > 0 else "less is better")
         for panel in (row[column] for row in rows):
             panel.axvline(0.0, color="#b0b0b0", linewidth=0.8)
         rows[-1][column].set_xlabel(COORDINATE)
@@ -108,9 +109,9 @@ def heat_map(comparison: Comparison) -> Figure | None:
         panel.set_xticks(range(len(targets)), targets, rotation=60, ha="right", rotation_mode="anchor")
         panel.set_yticks(range(len(points)), [point.label for point in points] if panel is axes[0] else [])
         panel.set_xlabel("evaluated at")
-        panel.set_title(metric)
+        panel.set_title(TITLES[metric])
         extend = "both" if (np.abs(values) > bound).any() else "neither"
-        figure.colorbar(image, ax=panel, label=f"better than dpo by, {SHORT[metric]}", extend=extend)
+        figure.colorbar(image, ax=panel, label=f"gain over dpo ({UNITS[metric]})", extend=extend)
     axes[0].set_ylabel("trained as")
     note(figure, f"hatched: the paired 95 % interval over {measures.count()} holds zero")
     return figure
@@ -132,7 +133,7 @@ def radar(measures: Measures, look: Look) -> Figure | None:
             found = [values.estimate(target).value for target in shift.names]
             panel.plot([*angles, angles[0]], [*found, found[0]], **look.line(point), label=point.label)
     panel.set_xticks(angles, shift.names)
-    panel.set_title(UNITS[metrics[0]])
+    panel.set_title(f"{TITLES[metrics[0]]} ({UNITS[metrics[0]]})")
     note(figure, f"means over {measures.count()}; intervals are in the table")
     legend_below(figure)
     return figure

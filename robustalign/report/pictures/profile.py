@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from robustalign.report.compare import Comparison
 from robustalign.report.measures import Policy
-from robustalign.report.style import COLOURS, SHORT, colour, legend_below, note, panels
+from robustalign.report.style import COLOURS, TITLES, UNITS, colour, legend_below, note, panels
 from robustalign.report.study import Point
 
 SUMMARIES = ("worst", "nominal", "area")
@@ -48,9 +48,10 @@ def _profile(comparison: Comparison, points: list[Point]) -> Figure | None:
             panel.minorticks_off()
             if not radii:
                 panel.invert_xaxis()
-            panel.set_ylabel(f"{summary}, {SHORT[metric]}")
+            panel.set_ylabel(f"{summary} ({UNITS[metric]})")
+            panel.set_title(TITLES[metric] if row is rows[0] else "")
             panel.set_xlabel(_unit(points[0], radii) if row is rows[-1] else "")
-    note(figure, f"bars and bands: 95 % intervals over {measures.count()}; stronger to the right")
+    note(figure, f"bars and bands: 95 % intervals over {measures.count()}, each by itself; stronger to the right")
     legend_below(figure)
     return figure
 

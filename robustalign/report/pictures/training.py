@@ -11,7 +11,7 @@ from robustalign.report.study import Setting
 PANELS = (
     ("train/nominal_loss", "mean loss of the batch (nats)"),
     ("train/rewards/accuracies", "accuracy on the batch (share)"),
-    ("train/rewards/chosen", "implicit reward: chosen above, rejected below"),
+    ("train/rewards/chosen", "implicit reward: chosen, rejected (thin)"),
     ("train/grad_norm", "gradient norm"),
     ("robust/ess", "effective pairs in a batch"),
     ("robust/weight_max", "largest weight (mean 1)"),
@@ -34,7 +34,8 @@ def learning_curves(setting: Setting, histories: pd.DataFrame, look: Look) -> Fi
             for part in (name, "train/rewards/rejected") if name == "train/rewards/chosen" else (name,):
                 values = histories[histories["run_id"].isin(runs) & (histories["name"] == part)]
                 by_step = values.groupby("step")["value"].agg(["mean", "min", "max"])
-                panel.plot(by_step.index, by_step["mean"], **look.line(point), linewidth=1.2, label=point.label)
+                width = 0.6 if part.endswith("rejected") else 1.3
+                panel.plot(by_step.index, by_step["mean"], **look.line(point), linewidth=width, label=point.label)
                 edge = {"color": colour(point.method), "alpha": 0.1, "linewidth": 0}
                 panel.fill_between(by_step.index, by_step["min"], by_step["max"], **edge)
         if name in ("robust/weight_max", "robust/divergence", "robust/dual"):
