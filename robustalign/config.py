@@ -25,6 +25,7 @@ SOURCES = ("chitchat", "prompts", "preferences")
 RULES = ("bradley_terry", "argmax", "best_worst")
 COMBINE = ("convex", "geometric", "population")
 VISIBLE = ("false", "tag", "natural")
+RESERVED_TARGETS = {"nominal", "worst", "area", "any"}
 SCHEDULES = ("linear", "cosine", "constant")
 TRACKERS = ("mlflow", "spool")
 RETRY = ("failed", "none", "all")
@@ -328,6 +329,8 @@ def _check_shift(config: Config) -> None:
     for name in shift.objectives:
         if name.removeprefix("-") not in known:
             raise ConfigError("shift.objectives", f"no reward {name!r}; the reward group has: {choices(known)}")
+    for name in sorted(RESERVED_TARGETS & set(shift.targets)):
+        raise ConfigError(f"shift.targets.{name}", "this name is kept for a summary; choose another")
     if not 0 < shift.floor < 1:
         raise ConfigError("shift.floor", f"{shift.floor} is outside (0, 1)")
     if shift.visible != "false" and shift.combine != "population":

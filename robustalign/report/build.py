@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from robustalign.errors import ConfigError
-from robustalign.report import pictures, tables, words
+from robustalign.report import measures, pictures, tables, words
 from robustalign.report.choose import Choice, choose
 from robustalign.report.compare import Claim, Comparison
 from robustalign.report.costs import costs_table
@@ -32,12 +32,7 @@ def build(experiment: str, uri: str, output: Path, folder: Path, sweep: str | No
     Raises:
         ConfigError: no such experiment or sweep, or no run of it has finished.
     """
-    runs = load_runs(uri, experiment, output, sweep)
-    found = settings(runs)
-    if not found:
-        states = ", ".join(f"{sum(r.status == s for r in runs)} {s}" for s in sorted({r.status for r in runs})) or "none"
-        key = "experiment" if sweep is None else "sweep"
-        raise ConfigError(key, f"no finished run with results in {experiment!r}{_of(sweep)}; its runs: {states}")
+    runs, found = finished_settings(uri, experiment, output, sweep)
     told = []
     for setting in found:
         place = folder / setting.name.replace(" ", "_").replace("/", "_") if setting.name else folder
@@ -46,6 +41,21 @@ def build(experiment: str, uri: str, output: Path, folder: Path, sweep: str | No
         _write(folder / "summary.md", "\n\n".join(told))
     _attach(uri, runs, found, folder)
     return "\n\n".join(told)
+
+
+def finished_settings(uri: str, experiment: str, output: Path, sweep: str | None) -> tuple[list[Run], list[Setting]]:
+    """All runs of an experiment, and the settings of those that have finished.
+
+    Raises:
+        ConfigError: no such experiment or sweep, or no run of it has finished.
+    """
+    runs = load_runs(uri, experiment, output, sweep)
+    found = settings(runs)
+    if not found:
+        states = ", ".join(f"{sum(r.status == s for r in runs)} {s}" for s in sorted({r.status for r in runs})) or "none"
+        key, where = ("experiment", "") if sweep is None else ("sweep", f" of sweep {sweep}")
+        raise ConfigError(key, f"no finished run with results in {experiment!r}{where}; its runs: {states}")
+    return runs, found
 
 
 class _Report:
@@ -88,7 +98,8 @@ class _Report:
         parts, texts = [], []
         for metric in self.measures.metrics():
             table = self._with_costs(tables.main_table(self.measures, self.comparison, metric))
-            caption = f"{metric}: mean and 95 % interval; n is seeds x prompts; differences to dpo are paired"
+            better = "more" if measures.better(metric) > 0 else "less"
+            caption = f"{metric} ({better} is better): mean and 95 % interval, n seeds x prompts, paired differences"
             parts.append(Part(metric, caption, table=table))
             texts.append(f"## {metric}\n\n{caption}\n\n{tables.markdown(table)}\n")
             _write(self.folder / f"table_{metric}.tex", tables.latex(table, caption))
@@ -131,12 +142,12 @@ class _Report:
         return parts
 
     def _figures(self) -> Iterator[tuple[str, str, str, Figure | None]]:
-        measures, comparison, look = self.measures, self.comparison, self.look
+        comparison, look = self.comparison, self.look
         yield (
             "curves",
             "Robustness curves",
             "Every target population, by its distance from the one that labelled the training pairs.",
-            pictures.robustness_curves(measures, comparison, look),
+            pictures.robustness_curves(self.measures, comparison, look),
         )
         if comparison is not None:
             for at, name in (("nominal", "at matched nominal value"), ("kl", "at matched KL from the reference")):
@@ -150,7 +161,7 @@ class _Report:
             for method, figure in pictures.radius_profiles(comparison).items():
                 caption = "Test values; a radius is chosen by validation prompts only."
                 yield f"profile_{method}", f"Strength of {method}", caption, figure
-        yield "radar", "Radar", "Every target as a spoke.", pictures.radar(measures, look)
+        yield "radar", "Radar", "Every target as a spoke.", pictures.radar(self.measures, look)
         caption = "Training, as each method saw its own batches."
         yield "learning", "Learning curves and weights", caption, pictures.learning_curves(self.setting, self.histories, look)
         yield "costs", "Costs", "What a training step takes.", pictures.costs(self.costs, self.setting)
@@ -167,7 +178,9 @@ def choices_table(made: list[Choice]) -> pd.DataFrame:
     rows = []
     for choice in made:
         row = {"method": choice.method, "metric": choice.metric, "rule": choice.rule, "chosen": choice.chosen or "-"}
-        row |= {"nominal": tables.text(choice.nominal, sign=True), "worst": tables.text(choice.worst, sign=True)}
+        same = choice.nominal is not None and choice.nominal.low == choice.nominal.high == 0
+        for name in ("nominal", "worst"):
+            row[name] = "dpo's own" if same else tables.text(getattr(choice, name), sign=True)
         row |= {"best in hindsight": choice.hindsight or "-", "short of it by": _short(choice.regret)}
         rows.append(row | {"of": str(choice.candidates), "why": choice.reason})
     return pd.DataFrame(rows)
@@ -191,10 +204,6 @@ def _attach(uri: str, runs: list[Run], found: list[Setting], folder: Path) -> No
 
     for parent in sorted({run.parent for run in runs if run.parent}):
         attach_folder(uri, parent, folder, "report")
-
-
-def _of(sweep: str | None) -> str:
-    return f" of sweep {sweep}" if sweep else ""
 
 
 def _write(path: Path, text: str) -> None:

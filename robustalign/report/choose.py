@@ -84,7 +84,8 @@ def leave_one_out(comparison: Comparison, candidates: Sequence[Point], metric: s
     targets = comparison.measures.targets()
     if len(targets) < 3:
         return None, "needs three validation targets"
-    scores = np.array([[_score(comparison, point, metric, t) or np.nan for t in targets] for point in candidates])
+    found = [[_score(comparison, point, metric, target) for target in targets] for point in candidates]
+    scores = np.array(found, dtype=float)  # None becomes nan
     if np.isnan(scores).any():
         return None, f"not every run has {metric} on validation prompts"
     best = [int(np.delete(scores, held_out, axis=1).min(1).argmax()) for held_out in range(len(targets))]

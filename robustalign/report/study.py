@@ -176,8 +176,8 @@ def _tell_apart(points: Sequence[Point]) -> None:
 
 def _distinct(names: Sequence[Mapping[str, str]]) -> list[str]:
     """Name each setting by what differs among them; the empty name for a single one."""
-    if len(names) == 1:
-        return [""]
+    if len(names) < 2:
+        return [""] * len(names)
     keys = [key for key in names[0] if len({name[key] for name in names}) > 1]
     told = [" ".join(name[key] for key in keys) or "setting" for name in names]
     return [name if told.count(name) == 1 else f"{name} {i + 1}" for i, name in enumerate(told)]

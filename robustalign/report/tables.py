@@ -96,7 +96,8 @@ def main_table(measures: Measures, comparison: Comparison | None, metric: str) -
         if values is None:
             continue
         row = {"point": point.label}
-        row |= {name: text(values.estimate(name)) for name in ("nominal", "worst", "area") if values.has(name)}
+        shown = ("nominal", "worst", "area") if len(measures.targets()) > 1 else ("nominal",)
+        row |= {name: text(values.estimate(name)) for name in shown if values.has(name)}
         if comparison is not None:
             row |= _differences(comparison, point, metric)
         if kl is not None:
@@ -109,7 +110,7 @@ def _differences(comparison: Comparison, point: Point, metric: str) -> dict[str,
     if point is comparison.dpo:
         return {}
     found = {}
-    for target in ("nominal", "worst"):
+    for target in ("nominal", "worst") if len(comparison.measures.targets()) > 1 else ("nominal",):
         difference = comparison.difference(Policy(point.label), Policy(comparison.dpo.label), metric, target)
         if difference is not None:
             found[f"{target} - dpo"] = text(difference, sign=True)

@@ -55,7 +55,8 @@ class Plan:
     ``weights``: per micro-batch ``[B]``, or None where they follow from its own losses (one micro-batch, or
     ``scope: microbatch``). ``directions``: per micro-batch the input gradients ``[2B,T,D]``. ``moves``:
     (coefficient, step) pairs: the objective's gradient is the sum over them of coefficient times the gradient
-    of the weighted losses at inputs moved by step times the direction.
+    of the weighted losses at inputs moved by step times the direction. ``columns``: per micro-batch what the
+    pairs were before anything moved.
     """
 
     pairs: int
@@ -64,6 +65,7 @@ class Plan:
     directions: list[Tensor] | None = None
     moves: tuple[tuple[float, float], ...] = ((1.0, 0.0),)
     statistics: InputStatistics | None = None
+    columns: list[dict[str, Tensor]] | None = None
     diagnostics: dict[str, float] = field(default_factory=dict)
 
 
@@ -94,14 +96,14 @@ class ObjectiveStep:
 
     def _plan_moves(self, model: nn.Module, batches: Sequence[Batch], plan: Plan) -> None:
         assert isinstance(self.set, WassersteinBall)
-        plan.directions, losses, total = [], [], torch.zeros(4, dtype=torch.float64)
+        plan.directions, plan.columns, total = [], [], torch.zeros(4, dtype=torch.float64)
         for batch in batches:
-            gradients, embeddings, here = self._input_gradients(model, batch)
+            gradients, embeddings, columns = self._input_gradients(model, batch)
             stats = self._statistics(gradients, embeddings, batch)
             plan.directions.append(gradients)
-            losses.append(here)
+            plan.columns.append(columns)
             total = total.to(gradients.device) + stats.to_tensor()
-        self._weigh(losses, batches, plan)
+        self._weigh([columns["loss"] for columns in plan.columns], batches, plan)
         plan.statistics = pooled = InputStatistics.from_tensor(_summed(total))
         plan.moves = _moves(self.set, pooled, next(model.parameters()).dtype)
         mean_square = pooled.gradient_square / pooled.pairs
@@ -114,19 +116,19 @@ class ObjectiveStep:
 
     def _input_gradients(
         self, model: nn.Module, batch: Batch, create_graph: bool = False
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """g [2B,T,D], the gradient of each pair's loss with respect to its embedded tokens; those tokens; the losses.
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """g [2B,T,D], the gradient of each pair's loss with respect to its embedded tokens; those tokens; the columns.
 
         Pairs do not interact, so one backward of the summed losses gives every g_i.
         """
         with torch.enable_grad():
             embeddings = unwrapped(model).get_input_embeddings()(batch["input_ids"])
             offset = torch.zeros_like(embeddings, requires_grad=True)
-            losses, _ = self._losses(batch, sequence_logps(model, rows_of(batch), offset))
+            losses, terms = self._losses(batch, sequence_logps(model, rows_of(batch), offset))
             (gradients,) = torch.autograd.grad(losses.sum(), offset, create_graph=create_graph)
         assert isinstance(self.set, WassersteinBall)
         joint = self.set.joint(gradients, rows_of(batch).prompt)
-        return (joint if create_graph else joint.detach()), embeddings.detach(), losses.detach()
+        return (joint if create_graph else joint.detach()), embeddings.detach(), _columns(losses, terms)
 
     def _statistics(self, gradients: Tensor, embeddings: Tensor, batch: Batch) -> InputStatistics:
         assert isinstance(self.set, WassersteinBall)
@@ -160,13 +162,8 @@ class ObjectiveStep:
                 plan.value, weights = self._robust(losses.detach(), batch.get("weight"), batch.get("group"))
             part = coefficient * (weights * losses).sum() / plan.pairs
             total = part if total is None else total + part
-            columns = {
-                "loss": losses.detach(),
-                "weight": weights,
-                "margin": terms.margin.detach(),
-                "chosen": terms.chosen_logratio.detach(),  # type: ignore[union-attr]
-                "rejected": terms.rejected_logratio.detach(),  # type: ignore[union-attr]
-            }
+            columns = plan.columns[index] if plan.columns is not None else _columns(losses, terms)
+            columns = columns | {"weight": weights}
         assert total is not None
         return total, columns
 
@@ -174,14 +171,21 @@ class ObjectiveStep:
         terms = pair_terms(batch, logps)
         return self.objective.loss.losses(terms), terms
 
-    def _robust(self, losses: Tensor, weight: Tensor | None, group: Tensor | None) -> tuple[RobustValue, Tensor]:
-        """The set's answer for the losses of all ranks, and the weights of this rank's pairs."""
+    def _robust(
+        self, losses: Tensor, weight: Tensor | None, group: Tensor | None
+    ) -> tuple[RobustValue | None, Tensor]:
+        """The set's answer for the losses of all ranks, and the weights of this rank's pairs.
+
+        A batch in which no pair has a prior weight asks for no step: None, and weights of 0.
+        """
         everywhere = self.objective.scope != "microbatch"
         gathered, mine = _gathered(losses) if everywhere else (losses, slice(None))
         columns = {
             "weight": _gathered(weight)[0] if everywhere and weight is not None else weight,
             "group": _gathered(group)[0] if everywhere and group is not None else group,
         }
+        if columns["weight"] is not None and not bool(columns["weight"].any()):
+            return None, torch.zeros_like(losses)
         value = self.set.step(gathered, **columns)
         return value, value.weights[mine]
 
@@ -197,6 +201,18 @@ def _moves(ball: WassersteinBall, pooled: InputStatistics, dtype: torch.dtype) -
     if ball.gradient == "forward":
         return ((1 - 2 * c / eta, 0.0), (2 * c / eta, eta))
     return ((c / eta, eta), (-c / eta, -eta), (1.0, 0.0))
+
+
+def _columns(losses: Tensor, terms: PairTerms) -> dict[str, Tensor]:
+    """What is reported of each pair, ``[B]``, detached."""
+    assert terms.chosen_logratio is not None and terms.rejected_logratio is not None
+    columns = {
+        "loss": losses,
+        "margin": terms.margin,
+        "chosen": terms.chosen_logratio,
+        "rejected": terms.rejected_logratio,
+    }
+    return {name: column.detach() for name, column in columns.items()}
 
 
 def _joined(batches: Sequence[Batch], name: str) -> Tensor | None:

@@ -87,7 +87,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(shell):
     launcher = shell.start("train.py", "tracking=spool", *words)
     shell.wait_for(State.RUNNING, count=2, step=5)
     launcher.send_signal(signal.SIGINT)
-    out, err = launcher.communicate(timeout=60)
+    _, err = launcher.communicate(timeout=60)
     assert launcher.returncode == 130
     assert "Traceback" not in err
     assert sorted(shell.states().values()) == [State.PENDING] * 2 + [State.PREEMPTED] * 2
@@ -123,7 +123,7 @@ def test_many_faults_in_one_sweep(shell):
     for number in range(4):
         kill(shell.wait_for(State.RUNNING, step=3 + number)[0])
         time.sleep(0.1)
-    out, err = launcher.communicate(timeout=100)
+    _, err = launcher.communicate(timeout=100)
     assert launcher.returncode == 1, err
     states = shell.states()
     assert sorted(states.values()) == [State.FAILED] * 4 + [State.FINISHED] * 4

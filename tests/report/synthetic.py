@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +18,9 @@ from robustalign.config import Config, config_dir, register, resolve
 from robustalign.evaluation.tables import WHOLE, Cell, evaluate_targets, per_prompt
 from robustalign.pipeline.folder import RunFolder, State
 from robustalign.pipeline.follow import Follower
-from robustalign.pipeline.journal import Journal
+from robustalign.pipeline.journal import Journal, read
 from robustalign.pipeline.sweep import Sweep, plan
+from robustalign.report.load import Run
 from robustalign.shifts import Shift
 from robustalign.shifts.preferences import Standards
 
@@ -46,15 +49,23 @@ class Scene:
 
 def configs(points: Iterable[str], seeds: Iterable[int], output: Path, *overrides: str) -> list[Config]:
     """Real configs of an experiment's points and seeds."""
+    seeds, made = list(seeds), []
+    for point in points:
+        for seed in seeds:
+            config = deepcopy(composed(point, *overrides))
+            config.paths.output, config.paths.cache, config.seed = str(output), str(output / "cache"), seed
+            made.append(config)
+    return made
+
+
+@lru_cache(maxsize=None)
+def composed(point: str, *overrides: str) -> Config:
     register()
-    seeds = list(seeds)
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        fixed = [f"paths.output={output}", f"paths.cache={output}/cache", "experiment=demo", *overrides]
-        return [
-            resolve(compose("config", [*fixed, f"point={point}", f"seed={seed}"])) for point in points for seed in seeds
-        ]
+        return resolve(compose("config", ["experiment=demo", f"point={point}", *overrides]))
 
 
+@lru_cache(maxsize=None)
 def base() -> Config:
     register()
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
@@ -68,6 +79,20 @@ def launch(wanted: list[Config], points: Iterable[str], scene: Scene | None = No
         write_run(run.folder, config, TRUTH[point], scene or Scene())
     sweep.save()
     return sweep
+
+
+def records(sweep: Sweep) -> list[Run]:
+    """The runs of a sweep as the report gets them, without a store in between."""
+    made = []
+    for number, (run, status) in enumerate(sweep.status()):
+        last: dict[str, float] = {}
+        for record in read(run.folder.journal):
+            last |= record.get("values", {}) if record["kind"] == "metrics" else {}
+        files = run.folder.path
+        config = run.folder.frozen() or {}
+        known = {"config": config, "metrics": last, "files": files, "status": str(status.state), "uid": status.uid}
+        made.append(Run(run_id=status.uid, name=run.name, sweep=sweep.id, parent=None, started=number, **known))
+    return made
 
 
 def bring(sweep: Sweep) -> None:

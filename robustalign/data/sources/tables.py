@@ -85,6 +85,8 @@ def _load(config: DatasetConfig) -> Dataset | DatasetDict:
         if Path(config.path).is_dir():
             return load_from_disk(config.path)
         return load_dataset(config.path, revision=config.revision)
+    except IndexError as error:
+        raise ConfigError("dataset.path", f"{config.path!r} is empty") from error
     except Exception as error:
         raise ConfigError("dataset.path", f"cannot load {config.path!r}: {str(error).splitlines()[0]}") from error
 

@@ -47,13 +47,18 @@ class SweepLauncher(Launcher):
         """Run every job; exits with the sweep's exit code."""
         from robustalign.config import resolve
         from robustalign.pipeline.launchers.execute import execute
+        from robustalign.pipeline.launchers.nurseries import nursery
 
         if len(job_overrides) > 1 and self.single:
             raise ConfigError("-m", f"these values make {len(job_overrides)} runs; add -m to run them all as a sweep")
-        loader = self.hydra_context.config_loader
-        configs = [resolve(loader.load_sweep_config(self.config, list(overrides))) for overrides in job_overrides]
-        base = resolve(loader.load_configuration("config", [], run_mode=RunMode.RUN))
-        sys.exit(execute(configs, base, self.backend()))
+        loader, backend = self.hydra_context.config_loader, self.backend()
+        first, *others = job_overrides
+        configs = [resolve(loader.load_sweep_config(self.config, list(first)))]
+        with nursery(backend.environment(configs[0])) as client:  # it imports while the others are composed
+            configs += [resolve(loader.load_sweep_config(self.config, list(overrides))) for overrides in others]
+            base = resolve(loader.load_configuration("config", [], run_mode=RunMode.RUN))
+            code = execute(configs, base, backend, client)
+        sys.exit(code)
 
     def __init__(self, **options: Any) -> None:
         self.options = {key: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for key, v in options.items()}

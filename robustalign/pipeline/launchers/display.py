@@ -45,7 +45,7 @@ def describe_plan(sweep: Sweep, configs: Sequence[Config], backend: Backend, sha
         rows.append((run.name, run.folder.name, state, groups[shared[run.folder.name]], f"{tokens:,}"))
     head = ("run", "identity", "state", "shared stages", "tokens at most")
     count = f"{len(sweep.runs)} runs, {len(groups)} sets of shared stages; nothing was started"
-    return "\n".join([table(head, rows), "", count, backend.describe(len(sweep.runs))])
+    return "\n".join([table(head, rows), "", count, backend.describe(configs)])
 
 
 def print_summary(sweep: Sweep, follower: Follower | None) -> None:

@@ -29,10 +29,10 @@ class Outcome(Enum):
 class Backend(Protocol):
     """Starts the runs of a sweep somewhere."""
 
-    def environment(self, configs: Sequence[Config]) -> Mapping[str, str]:
-        """Environment variables of processes that run these configs on this machine."""
+    def environment(self, config: Config) -> Mapping[str, str]:
+        """Environment variables of processes that run such configs on this machine."""
 
-    def describe(self, runs: int) -> str:
+    def describe(self, configs: Sequence[Config]) -> str:
         """What a dry run shows of how runs would be started."""
 
     def memory(self) -> dict[str, Any]:
@@ -61,18 +61,17 @@ def restore(sweep: Sweep) -> Backend:
     return backends[sweep.launcher["kind"]](**sweep.launcher["options"])
 
 
-def execute(configs: Sequence[Config], base: Config, backend: Backend) -> int:
+def execute(configs: Sequence[Config], base: Config, backend: Backend, client: NurseryClient) -> int:
     """Run a sweep (of one run, perhaps). Returns the exit code."""
-    with nursery(backend.environment(configs)) as client:
-        memory = {"command": shlex.join(sys.orig_argv), "git": git_state(), "launcher": backend.memory()}
-        drawn, distinct = plan(configs, base, **memory)
-        shared = _check(client, drawn.runs, distinct)
-        if configs[0].sweep.dry_run:
-            print(describe_plan(drawn, distinct, backend, shared))
-            return 0
-        sweep, todo = launch(configs, base, configs[0].sweep.retry, backend.scheduled, **memory)
-        _say_what_is_left_out(sweep, todo)
-        return _carry_on(sweep, todo, backend, client, shared)
+    memory = {"command": shlex.join(sys.orig_argv), "git": git_state(), "launcher": backend.memory()}
+    drawn, distinct = plan(configs, base, **memory)
+    shared = _check(client, drawn.runs, distinct)
+    if configs[0].sweep.dry_run:
+        print(describe_plan(drawn, distinct, backend, shared))
+        return 0
+    sweep, todo = launch(configs, base, configs[0].sweep.retry, backend.scheduled, **memory)
+    _say_what_is_left_out(sweep, todo)
+    return _carry_on(sweep, todo, backend, client, shared)
 
 
 def resume(sweep: Sweep, todo: Sequence[Run], backend: Backend) -> int:
@@ -80,7 +79,7 @@ def resume(sweep: Sweep, todo: Sequence[Run], backend: Backend) -> int:
     if not todo:
         return _carry_on(sweep, [], backend, None, {})
     configs = [run.folder.config() for run in todo]
-    with nursery(backend.environment(configs)) as client:
+    with nursery(backend.environment(configs[0])) as client:
         return _carry_on(sweep, todo, backend, client, _check(client, todo, configs))
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from robustalign.cache import Lock, Owner
 from robustalign.config import Config
+from robustalign.errors import ConfigError
 from robustalign.pipeline.folder import RunFolder, State
 from robustalign.pipeline.launchers.display import Progress
 from robustalign.pipeline.launchers.execute import Outcome
@@ -29,28 +30,29 @@ class LocalPool:
     """Runs as many runs at once as the cores (or GPUs) carry; kills and failures concern one run only."""
 
     def __init__(self, workers: int = 0) -> None:
-        self.options = {"workers": workers}
+        if workers < 0:
+            raise ConfigError("hydra.launcher.workers", f"{workers} is below 0")
         self.workers = workers
-        self.threads = 0
-        self.gpus: list[str] = []
 
-    def environment(self, configs: Sequence[Config]) -> Mapping[str, str]:
-        """Divide the cores: every run gets ``trainer.threads`` of them."""
-        cores = len(os.sched_getaffinity(0))
-        self.threads = min(max(config.trainer.threads or cores for config in configs), cores)
-        self.gpus = visible_gpus() if any(config.trainer.device != "cpu" for config in configs) else []
-        self.workers = self.workers or len(self.gpus) or max(1, cores // self.threads)
+    def environment(self, config: Config) -> Mapping[str, str]:
+        """Every run gets ``trainer.threads`` of the cores."""
         names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-        return dict.fromkeys(names, str(self.threads)) | {"TOKENIZERS_PARALLELISM": "false"}
+        return dict.fromkeys(names, str(threads([config]))) | {"TOKENIZERS_PARALLELISM": "false"}
 
-    def describe(self, runs: int) -> str:
+    def describe(self, configs: Sequence[Config]) -> str:
         """The pool's size."""
-        where = f" on GPUs {', '.join(self.gpus)}" if self.gpus else ""
-        return f"local: {min(self.workers, runs)} at once, {self.threads} threads each{where}"
+        count, gpus = self.slots(configs)
+        where = f" on GPUs {', '.join(gpus)}" if gpus else ""
+        return f"local: {min(count, len(configs))} at once, {threads(configs)} threads each{where}"
+
+    def slots(self, configs: Sequence[Config]) -> tuple[int, list[str]]:
+        """How many runs fit at once, and the GPUs to spread them over."""
+        gpus = visible_gpus() if any(config.trainer.device != "cpu" for config in configs) else []
+        return self.workers or len(gpus) or max(1, cores() // threads(configs)), gpus
 
     def memory(self) -> dict[str, Any]:
         """Its options."""
-        return {"kind": "local", "options": self.options}
+        return {"kind": "local", "options": {"workers": self.workers}}
 
     def scheduled(self, runs: Sequence[Run]) -> Scheduled:
         """There is no scheduler: what has no living process does not go on by itself."""
@@ -82,7 +84,7 @@ class LocalPool:
         todo = [run for run in todo if not run.folder.status().state.ended]
         for run in warm if len(todo) > 1 else []:
             _warm(run.folder, sweep, client, stops)
-        pool = _Pool(sweep, todo, self, client, {"OMP_NUM_THREADS": str(self.threads)})
+        pool = _Pool(sweep, todo, self, client)
         echo = _Echo(sweep.runs[0].folder.log) if len(sweep.runs) == 1 else None
         while pool.busy:
             pool.step(stops)
@@ -97,17 +99,16 @@ class LocalPool:
 class _Pool:
     """The state of a pool: what waits, what runs in which slot, what another launch runs."""
 
-    def __init__(
-        self, sweep: Sweep, todo: Sequence[Run], options: LocalPool, client: NurseryClient, env: Mapping[str, str]
-    ) -> None:
+    def __init__(self, sweep: Sweep, todo: Sequence[Run], options: LocalPool, client: NurseryClient) -> None:
+        configs = [run.folder.config() for run in todo]
+        slots, self.gpus = options.slots(configs) if configs else (0, [])
         self.sweep = sweep
         self.queue = deque(todo)
-        self.free = deque(range(options.workers))
+        self.free = deque(range(slots))
         self.active: dict[int, tuple[Run, Child, NurseryClient]] = {}
         self.elsewhere: list[Run] = []
-        self.gpus = options.gpus
         self.client = client
-        self.env = dict(env)
+        self.env = options.environment(configs[0]) if configs else {}
 
     @property
     def busy(self) -> bool:
@@ -252,6 +253,16 @@ def _cause(code: int | None) -> str:
         name = signal.Signals(-code).name
         return f"killed by {name}" + (" (kill -9, or out of memory)" if name == "SIGKILL" else "")
     return f"the process ended with exit code {code} before the run did"
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def threads(configs: Sequence[Config]) -> int:
+    """The most threads that one of the configs uses."""
+    return min(max(config.trainer.threads or cores() for config in configs), cores())
 
 
 def visible_gpus() -> list[str]:

@@ -49,7 +49,7 @@ class SlurmArray:
                 raise ConfigError(f"hydra.launcher.{key}", f"{getattr(self, key)} is below 1")
         minutes(self.time)
 
-    def environment(self, configs: Sequence[Config]) -> Mapping[str, str]:
+    def environment(self, config: Config) -> Mapping[str, str]:
         """The configs are checked here, but run elsewhere."""
         return {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
@@ -57,11 +57,11 @@ class SlurmArray:
         """Its keys."""
         return {"kind": "slurm", "options": asdict(self)}
 
-    def describe(self, runs: int) -> str:
+    def describe(self, configs: Sequence[Config]) -> str:
         """The head of the batch script."""
         from submitit.slurm.slurm import _make_sbatch_string
 
-        jobs = -(-runs // self.runs_per_job)
+        jobs = -(-len(configs) // self.runs_per_job)
         script = _make_sbatch_string("COMMAND", "FOLDER", map_count=jobs, **self._parameters())
         head = [line for line in script.splitlines() if line.startswith("#SBATCH")]
         return "\n".join([f"slurm: an array of {jobs} jobs, {self.max_parallel} at once", *head, *self.setup])

@@ -1,0 +1,60 @@
+"""Imports point down: no module knows of a layer above its own."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "robustalign"
+LEVEL = {
+    "errors": 0,
+    "config": 1,
+    "cache": 1,
+    "objectives": 1,
+    "policies": 2,
+    "rewards": 2,
+    "shifts": 2,
+    "data": 3,
+    "training": 4,
+    "evaluation": 4,
+    "tracking": 5,
+    "report": 6,
+    "pipeline": 6,
+    "cli": 7,
+}
+ABOVE_BUT_ALLOWED = {("tracking", "pipeline"): "reads run folders and journals"}
+MLFLOW = {"tracking"}
+
+
+def imports(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def layer(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+MODULES = [path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or path.name != "__init__.py"]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_point_down(path: Path) -> None:
+    here = layer(path)
+    for name in imports(path):
+        if name.startswith("robustalign."):
+            there = name.split(".")[1]
+            if there in LEVEL and (here, there) not in ABOVE_BUT_ALLOWED:
+                assert LEVEL[there] <= LEVEL[here], f"{here} imports {name}"
+        if name.split(".")[0] == "mlflow":
+            assert here in MLFLOW, f"{here} imports mlflow"
+        if here == "objectives":
+            assert name.split(".")[0] not in {"transformers", "hydra", "omegaconf", "datasets"}
+            assert not name.startswith("robustalign.") or name.split(".")[1] == "objectives"
