@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from robustalign.cli.errors import one_line_errors
+from robustalign.errors import ConfigError
 from robustalign.pipeline.control import look
 from robustalign.pipeline.follow import Follower
 from robustalign.pipeline.sweep import find, sweeps
@@ -26,7 +27,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     with one_line_errors():
         output = Path(args.output).absolute()
         for sweep in [find(output, name) for name in args.sweeps] or sweeps(output):
-            look(sweep)
+            try:
+                look(sweep)
+            except ConfigError as error:  # no scheduler here: take the runs' own word for it
+                print(f"robustalign: warning: {error}", file=sys.stderr)
             follower = Follower(sweep, args.uri, args.experiment)
             follower.close()
             print(f"sweep {sweep.id}: {len(follower.ids)} runs in {follower.uri}")

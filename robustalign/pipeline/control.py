@@ -10,9 +10,9 @@ from robustalign.pipeline.launchers.execute import restore
 from robustalign.pipeline.sweep import Run, Sweep
 
 
-def look(sweep: Sweep) -> bool:
-    """Mark runs whose process died as killed. Whether there were any."""
-    return sweep.reap(restore(sweep).scheduled(sweep.runs))
+def look(sweep: Sweep) -> None:
+    """Mark runs whose process or job is gone."""
+    restore(sweep).look(sweep.runs)
 
 
 def cancel(sweep: Sweep, runs: Sequence[Run]) -> list[Run]:

@@ -29,9 +29,6 @@ class Run:
     name: str
 
 
-Scheduled = Callable[[Run, Status], bool]  # whether a scheduler still has a run's job
-
-
 @dataclass
 class Sweep:
     """The runs that were launched together; ``<paths.output>/sweeps/<id>/sweep.json`` remembers them."""
@@ -64,21 +61,6 @@ class Sweep:
     def status(self) -> list[tuple[Run, Status]]:
         """Every run with what is known of it."""
         return [(run, run.folder.status()) for run in self.runs]
-
-    def reap(self, scheduled: Scheduled) -> bool:
-        """Mark runs as killed that say RUNNING though nobody runs them. Whether there were any.
-
-        Args:
-            scheduled: whether a scheduler still has the run's job, so that it may go on by itself.
-        """
-        dead = [
-            run
-            for run, status in self.status()
-            if status.state is State.RUNNING and not scheduled(run, status) and run.folder.runner() is None
-        ]
-        for run in dead:
-            bury(run.folder, "the process died without a word (killed, out of memory, or its machine was lost)")
-        return bool(dead)
 
     def todo(self, retry: str) -> list[Run]:
         """The runs that a launch has to start, ended ones made ready again where ``retry`` says so."""
@@ -159,10 +141,18 @@ def launch(
     configs: Sequence[Config],
     base: Config,
     retry: str,
-    scheduled: Callable[[Sequence[Run]], Scheduled],
+    look: Callable[[Sequence[Run]], None],
     **memory: Any,
 ) -> tuple[Sweep, list[Run]]:
-    """Freeze every config into its run's folder and say which runs are to be started."""
+    """Freeze every config into its run's folder and say which runs are to be started.
+
+    Args:
+        configs: of the runs.
+        base: the config without overrides.
+        retry: ``sweep.retry``.
+        look: marks runs whose process is gone.
+        memory: what else the sweep remembers.
+    """
     output = Path(configs[0].paths.output)
     with Lock(output / ".launch.lock"):
         sweep, frozen = plan(configs, base, **memory)
@@ -170,8 +160,14 @@ def launch(
             if run.folder.frozen() is None:
                 run.folder.freeze(config)
         sweep.save()
-        sweep.reap(scheduled(sweep.runs))
+        look(sweep.runs)
         return sweep, sweep.todo(retry)
+
+
+def bury_if_dead(folder: RunFolder) -> None:
+    """Mark a run as killed that says RUNNING though nobody runs it."""
+    if folder.status().state is State.RUNNING and folder.runner() is None:
+        bury(folder, "the process died without a word (killed, out of memory, or its machine was lost)")
 
 
 def bury(folder: RunFolder, error: str, cancelled: bool = False) -> None:

@@ -35,7 +35,7 @@ def run_chunk(folders: Sequence[str], max_restarts: int) -> None:
         while _unfinished(folder, max_restarts):
             code = _worker(folder)
             if code == EXIT[State.PREEMPTED]:
-                _go_on_later(folder)
+                _go_on_later()
             elif code < 0 and not folder.status().state.ended and folder.runner() is None:
                 bury(folder, f"killed by {signal.Signals(-code).name}")
             else:
@@ -66,13 +66,14 @@ def _worker(folder: RunFolder) -> int:
         return subprocess.run(worker, stdout=log, stderr=subprocess.STDOUT).returncode
 
 
-def _go_on_later(folder: RunFolder) -> None:
-    """A stopped run goes on in the same job, requeued, unless the user cancelled that job."""
+def _go_on_later() -> None:
+    """A stopped run goes on in the same job, requeued, unless that job is already on its way out.
+
+    A job that is COMPLETING was cancelled, or requeued by somebody else: who waits will see which.
+    """
     job = slurm().get("job", "")
     if scheduler.state(job) not in ("CANCELLED", "COMPLETING"):
         scheduler.requeue(job)
-    else:
-        folder.set_status(State.CANCELLED)
     os._exit(0)
 
 

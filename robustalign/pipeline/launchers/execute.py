@@ -5,12 +5,12 @@ from __future__ import annotations
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Any, Protocol
 
 from robustalign.config import Config
-from robustalign.pipeline.folder import State, Status
+from robustalign.pipeline.folder import State
 from robustalign.pipeline.follow import following
 from robustalign.pipeline.git import git_state
 from robustalign.pipeline.launchers.display import describe_plan, print_summary
@@ -38,8 +38,8 @@ class Backend(Protocol):
     def memory(self) -> dict[str, Any]:
         """What ``restore`` needs to make the same backend again."""
 
-    def scheduled(self, runs: Sequence[Run]) -> Callable[[Run, Status], bool]:
-        """Tells of a run whether a scheduler still has its job."""
+    def look(self, runs: Sequence[Run]) -> None:
+        """Mark runs whose process (and job, if they have one) is gone."""
 
     def run(self, sweep: Sweep, todo: Sequence[Run], warm: Sequence[Run], client: NurseryClient) -> Outcome:
         """Bring the runs to their end.
@@ -69,7 +69,7 @@ def execute(configs: Sequence[Config], base: Config, backend: Backend, client: N
     if configs[0].sweep.dry_run:
         print(describe_plan(drawn, distinct, backend, shared))
         return 0
-    sweep, todo = launch(configs, base, configs[0].sweep.retry, backend.scheduled, **memory)
+    sweep, todo = launch(configs, base, configs[0].sweep.retry, backend.look, **memory)
     _say_what_is_left_out(sweep, todo)
     return _carry_on(sweep, todo, backend, client, shared)
 

@@ -20,7 +20,7 @@ from robustalign.pipeline.folder import RunFolder, State
 from robustalign.pipeline.launchers.display import Progress
 from robustalign.pipeline.launchers.execute import Outcome
 from robustalign.pipeline.launchers.nurseries import Child, NurseryClient
-from robustalign.pipeline.sweep import Run, Scheduled, Sweep, bury
+from robustalign.pipeline.sweep import Run, Sweep, bury, bury_if_dead
 from robustalign.pipeline.worker import BUSY
 
 TICK = 0.05  # seconds between two looks at the children
@@ -54,9 +54,10 @@ class LocalPool:
         """Its options."""
         return {"kind": "local", "options": {"workers": self.workers}}
 
-    def scheduled(self, runs: Sequence[Run]) -> Scheduled:
+    def look(self, runs: Sequence[Run]) -> None:
         """There is no scheduler: what has no living process does not go on by itself."""
-        return lambda run, status: False
+        for run in runs:
+            bury_if_dead(run.folder)
 
     def run(self, sweep: Sweep, todo: Sequence[Run], warm: Sequence[Run], client: NurseryClient) -> Outcome:
         """Run everything, unless the user stops it."""
@@ -164,9 +165,9 @@ class _Pool:
         """Whether a run that another launch had is ours to care for again."""
         if run.folder.runner() is not None:
             return False
+        bury_if_dead(run.folder)
         status = run.folder.status()
-        if status.state is State.RUNNING:
-            bury(run.folder, "the process died without a word")
+        if status.state is State.KILLED:
             self._restart(run)
         elif not status.state.ended:
             self.queue.append(run)

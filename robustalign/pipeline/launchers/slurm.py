@@ -17,7 +17,7 @@ from robustalign.pipeline.launchers import scheduler
 from robustalign.pipeline.launchers.display import Progress
 from robustalign.pipeline.launchers.execute import Outcome
 from robustalign.pipeline.launchers.nurseries import NurseryClient
-from robustalign.pipeline.sweep import Run, Scheduled, Sweep, bury
+from robustalign.pipeline.sweep import Run, Sweep, bury, bury_if_dead
 
 
 @dataclass
@@ -66,19 +66,20 @@ class SlurmArray:
         head = [line for line in script.splitlines() if line.startswith("#SBATCH")]
         return "\n".join([f"slurm: an array of {jobs} jobs, {self.max_parallel} at once", *head, *self.setup])
 
-    def scheduled(self, runs: Sequence[Run]) -> Scheduled:
-        """Whether SLURM still has a run's job; asked once, for all runs."""
-        jobs = {job for run in runs if (job := run.folder.job())}
-        known = scheduler.states(jobs)
-        if known is None:
-            raise ConfigError("hydra/launcher", "SLURM does not answer (squeue failed); is this a submit host?")
-        return lambda run, status: known.get(run.folder.job() or "", scheduler.GONE) in scheduler.ACTIVE
+    def look(self, runs: Sequence[Run]) -> None:
+        """Write down what became of runs whose jobs are gone."""
+        known = self._states(runs)
+        for run in runs:
+            if run.folder.job() is None:
+                bury_if_dead(run.folder)
+            else:
+                _settle(run, known)
 
     def run(self, sweep: Sweep, todo: Sequence[Run], warm: Sequence[Run], client: NurseryClient) -> Outcome:
         """Submit what is not queued yet, and wait for all unless ``wait`` is off."""
         with Lock(sweep.folder / "submit.lock"):
-            queued = self.scheduled(todo)
-            new = [run for run in todo if not queued(run, run.folder.status())]
+            known = self._states(todo)
+            new = [run for run in todo if known.get(run.folder.job() or "") not in scheduler.ACTIVE]
             if new:
                 self._submit(sweep, new, warm)
         if not self.wait:
@@ -93,35 +94,26 @@ class SlurmArray:
         return Outcome.DONE
 
     def _wait(self, sweep: Sweep, runs: Sequence[Run]) -> None:
+        """Until every run ended; those that can go on and have no job any more get a new one."""
         with Progress(sweep) as progress:
             while True:
-                going = [(run, run.folder.status()) for run in runs]
-                going = [(run, status) for run, status in going if not status.state.ended]
                 with Lock(sweep.folder / "submit.lock"):
-                    known = scheduler.states({run.folder.job() or "" for run, _ in going})
-                    again = [run for run, _ in going if known is not None and self._settle(sweep, run, known)]
+                    going = [run for run in runs if not run.folder.status().state.ended]
+                    known = scheduler.states(_jobs(going))
+                    again = [run for run in going if known is not None and _settle(run, known)]
+                    again = [run for run in again if not _given_up(sweep, run)]
                     if again:
                         self._submit(sweep, again, [])
                 progress.update()
-                if all(run.folder.status().state.ended or self._given_up(sweep, run) for run, _ in going):
+                if all(run.folder.status().state.ended or _given_up(sweep, run) for run in going):
                     return
                 time.sleep(self.poll_seconds)
 
-    def _settle(self, sweep: Sweep, run: Run, known: Mapping[str, str]) -> bool:
-        """Write down a run whose job is gone. Whether it is to be submitted again."""
-        state = known.get(run.folder.job() or "", "RUNNING")  # another waiter has just submitted it
-        if state in scheduler.ACTIVE or run.folder.runner() is not None:
-            return False
-        status = run.folder.status()  # the job may have ended between the two looks
-        if status.state.ended:
-            return False
-        if status.state is not State.KILLED:
-            bury(run.folder, f"its job ended as {state} before the run did", cancelled=state == "CANCELLED")
-        return sweep.restartable(run.folder.status())
-
-    def _given_up(self, sweep: Sweep, run: Run) -> bool:
-        status = run.folder.status()
-        return status.state is State.KILLED and not sweep.restartable(status)
+    def _states(self, runs: Sequence[Run]) -> Mapping[str, str]:
+        known = scheduler.states(_jobs(runs))
+        if known is None:
+            raise ConfigError("hydra/launcher", "SLURM does not answer (squeue failed); is this a submit host?")
+        return known
 
     def _submit(self, sweep: Sweep, runs: Sequence[Run], warm: Sequence[Run]) -> None:
         """One array for all runs, after one job that builds what they share."""
@@ -180,6 +172,29 @@ class SlurmArray:
             "signal_delay_s": self.signal_seconds,
             "stderr_to_stdout": True,
         }
+
+
+def _jobs(runs: Sequence[Run]) -> set[str]:
+    return {job for run in runs if (job := run.folder.job())}
+
+
+def _settle(run: Run, known: Mapping[str, str]) -> bool:
+    """Write down what became of a run whose job is gone. Whether it could go on in another job."""
+    state = known.get(run.folder.job() or "", scheduler.GONE)
+    if state in scheduler.ACTIVE or run.folder.runner() is not None:
+        return False
+    status = run.folder.status()  # after the look at the job, which may have ended it
+    if status.state.ended:
+        return False
+    stopped_well = status.state is State.PREEMPTED and state != "CANCELLED"
+    if not stopped_well and status.state is not State.KILLED:
+        bury(run.folder, f"its job ended as {state} before the run did", cancelled=state == "CANCELLED")
+    return not run.folder.status().state.ended
+
+
+def _given_up(sweep: Sweep, run: Run) -> bool:
+    status = run.folder.status()
+    return status.state is State.KILLED and not sweep.restartable(status)
 
 
 def minutes(text: int | str) -> int:
