@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -18,8 +19,8 @@ from robustalign.report.load import Run, load_runs
 from robustalign.report.measures import Measures
 from robustalign.report.page import Part, page
 from robustalign.report.pictures.training import HISTORIES
-from robustalign.report.style import Look, drawing, save
 from robustalign.report.study import Setting, settings
+from robustalign.report.style import Look, drawing, save
 
 CURVE_RUNS = 60  # runs whose training is drawn, at most
 
@@ -52,7 +53,8 @@ def finished_settings(uri: str, experiment: str, output: Path, sweep: str | None
     runs = load_runs(uri, experiment, output, sweep)
     found = settings(runs)
     if not found:
-        states = ", ".join(f"{sum(r.status == s for r in runs)} {s}" for s in sorted({r.status for r in runs})) or "none"
+        counts = Counter(run.status for run in runs)
+        states = ", ".join(f"{count} {status}" for status, count in sorted(counts.items())) or "none"
         key, where = ("experiment", "") if sweep is None else ("sweep", f" of sweep {sweep}")
         raise ConfigError(key, f"no finished run with results in {experiment!r}{where}; its runs: {states}")
     return runs, found
@@ -88,7 +90,8 @@ class _Report:
                 told = run.targets[(run.targets["control"] == "policy") & run.targets["value"].isna()]
                 if len(told):
                     which = ", ".join(sorted(set(told["metric"])))
-                    self.setting.warnings.append(f"{point.label} with seed {seed} has no number for {which}: not averaged")
+                    warning = f"{point.label} with seed {seed} has no number for {which}: not averaged"
+                    self.setting.warnings.append(warning)
 
     def tables(self) -> list[Part]:
         """Write the tables. Returns those that the page shows."""
@@ -163,7 +166,8 @@ class _Report:
                 yield f"profile_{method}", f"Strength of {method}", caption, figure
         yield "radar", "Radar", "Every target as a spoke.", pictures.radar(self.measures, look)
         caption = "Training, as each method saw its own batches."
-        yield "learning", "Learning curves and weights", caption, pictures.learning_curves(self.setting, self.histories, look)
+        learning = pictures.learning_curves(self.setting, self.histories, look)
+        yield "learning", "Learning curves and weights", caption, learning
         yield "costs", "Costs", "What a training step takes.", pictures.costs(self.costs, self.setting)
 
     def _histories(self) -> pd.DataFrame:

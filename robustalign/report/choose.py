@@ -160,7 +160,13 @@ def least_divergence(losses: np.ndarray, mean: float) -> float:
 
 
 def _choice(
-    comparison: Comparison, method: str, metric: str, rule: str, candidates: Sequence[Point], chosen: Point | None, why: str
+    comparison: Comparison,
+    method: str,
+    metric: str,
+    rule: str,
+    candidates: Sequence[Point],
+    chosen: Point | None,
+    why: str,
 ) -> Choice:
     worst = {point.label: _score(comparison, point, metric, "worst", "test") for point in candidates}
     known = {label: value for label, value in worst.items() if value is not None}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 import pandas as pd
@@ -140,7 +140,7 @@ def prompt_weights(prompts: int, draws: int) -> np.ndarray:
     return statistics.prompt_weights(prompts, draws)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _cells(path: str) -> dict[tuple[str, str, int, str], dict[str, tuple[np.ndarray, np.ndarray]]]:
     frame = pd.read_parquet(path).sort_values("prompt", kind="stable")
     found: dict[tuple[str, str, int, str], dict[str, tuple[np.ndarray, np.ndarray]]] = {}

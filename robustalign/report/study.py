@@ -170,7 +170,8 @@ def _tell_apart(points: Sequence[Point]) -> None:
         keys = sorted({key for values in flat for key in values})
         differing = [key for key in keys if len({json.dumps(values.get(key)) for values in flat}) > 1]
         for point, values in zip(same, flat, strict=True):
-            told = (f"{key.rpartition('.')[2]}={_show(values[key])}" for key in differing if values.get(key) is not None)
+            known = [key for key in differing if values.get(key) is not None]
+            told = [f"{key.rpartition('.')[2]}={_show(values[key])}" for key in known]
             point.label = " ".join([label, *told])
 
 
@@ -187,7 +188,7 @@ def _setting_names(run: Run) -> Mapping[str, str]:
     return {key: str((run.config.get(key) or {}).get("name")) for key in ("model", "dataset", "shift")}
 
 
-def _unfinished(runs: Sequence[Run]) -> Iterator[str] | list[str]:
+def _unfinished(runs: Sequence[Run]) -> list[str]:
     told = []
     for status in sorted({run.status for run in runs if run.status != "FINISHED"}):
         names = [run.name for run in runs if run.status == status]
@@ -219,7 +220,8 @@ def _seeds(setting: Setting) -> Iterator[str]:
     for point in setting.others:
         unpaired = sorted(set(point.seeds) ^ set(setting.baseline.seeds))
         if unpaired:
-            yield f"{point.label} and {setting.baseline.label} do not share seeds {unpaired}; differences leave them out"
+            labels = f"{point.label} and {setting.baseline.label}"
+            yield f"{labels} do not share seeds {unpaired}; differences leave them out"
 
 
 def _batches(setting: Setting) -> Iterator[str]:
@@ -246,7 +248,7 @@ def _controls(setting: Setting) -> Iterator[str]:
         return
     evaluation = next(iter(dpo.runs.values())).config.get("evaluation") or {}
     if not evaluation.get("shrinkage"):
-        yield "the shrinkage curve is missing (evaluation.shrinkage of dpo): a gain may be a smaller step from the reference"
+        yield "the shrinkage curve is missing (evaluation.shrinkage of dpo): a gain may be a smaller step"
     if not evaluation.get("steps"):
         yield "dpo was not measured along its steps (evaluation.steps): a gain may be a training stopped earlier"
     if sum(point.plain for point in setting.points) < 2:

@@ -26,7 +26,7 @@ COLOURS = {
 SPARE = ("#56b4e9", "#e69f00", "#882255", "#117733", "#999933", "#332288", "#aa4499", "#661100")
 LINES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (5, 1.2, 1.2, 1.2)), (0, (8, 2)))
 MARKERS = "osD^vPX*"
-SETTINGS = {
+SETTINGS: Any = {
     "font.size": 9.0,
     "axes.spines.top": False,
     "axes.spines.right": False,

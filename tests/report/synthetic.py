@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -58,14 +58,14 @@ def configs(points: Iterable[str], seeds: Iterable[int], output: Path, *override
     return made
 
 
-@lru_cache(maxsize=None)
+@cache
 def composed(point: str, *overrides: str) -> Config:
     register()
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         return resolve(compose("config", ["experiment=demo", f"point={point}", *overrides]))
 
 
-@lru_cache(maxsize=None)
+@cache
 def base() -> Config:
     register()
     with initialize_config_dir(str(config_dir()), version_base="1.3"):

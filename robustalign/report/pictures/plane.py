@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -66,7 +67,7 @@ def _points(panel: Axes, comparison: Comparison, look: Look, place: Place, oracl
         if found is None or (point.oracle and not oracle):
             continue
         x, y = found
-        bars = {"xerr": _arms(x), "yerr": _arms(y)}
+        bars: Any = {"xerr": _arms(x), "yerr": _arms(y)}
         panel.errorbar(
             [x.value], [y.value], **bars, **look.marker(point), markersize=5.5, linewidth=0.9, linestyle="",
             label=point.label, zorder=4,
@@ -100,9 +101,9 @@ def _front(panel: Axes, comparison: Comparison, place: Place, sign: int) -> None
         if not best or y > best[-1][1]:
             best.append((x, y))
     if best:
-        x, y = (sign * np.array(axis) for axis in zip(*best, strict=True))
-        style = {"color": "#56b4e9", "linewidth": 4, "alpha": 0.4, "zorder": 1}
-        panel.step(x, y, where="post", label="Pareto front", **style)
+        xs, ys = (sign * np.array(axis) for axis in zip(*best, strict=True))
+        style: Any = {"color": "#56b4e9", "linewidth": 4, "alpha": 0.4, "zorder": 1}
+        panel.step(xs, ys, where="post", label="Pareto front", **style)
 
 
 def _zoom(panel: Axes, comparison: Comparison, place: Place) -> None:

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from robustalign.report.compare import Comparison
 from robustalign.report.measures import Measures, Policy, better
 from robustalign.report.statistics import Estimate
-from robustalign.report.style import COLOURS, COORDINATE, TITLES, UNITS, Look, colour, legend_below, note, panels
 from robustalign.report.study import Point
+from robustalign.report.style import COLOURS, COORDINATE, TITLES, UNITS, Look, colour, legend_below, note, panels
 
 
 def robustness_curves(measures: Measures, comparison: Comparison | None, look: Look) -> Figure | None:
@@ -62,7 +62,7 @@ def _bands(panel: Axes, points: Sequence[Point], where: Sequence[float], look: L
 def _values(measures: Measures, metric: str, targets: Sequence[str]) -> Estimates:
     def found(point: Point) -> Sequence[Estimate] | None:
         values = measures.values(Policy(point.label), metric)
-        return values and [values.estimate(target) for target in targets]
+        return None if values is None else [values.estimate(target) for target in targets]
 
     return found
 
@@ -96,7 +96,8 @@ def heat_map(comparison: Comparison) -> Figure | None:
     dpo = Policy(comparison.dpo.label)
     for panel, metric in zip(axes, metrics, strict=True):
         found = [
-            [comparison.difference(Policy(p.label), dpo, metric, t) or Estimate.missing() for t in targets] for p in points
+            [comparison.difference(Policy(point.label), dpo, metric, t) or Estimate.missing() for t in targets]
+            for point in points
         ]
         values = better(metric) * np.array([[e.value for e in row] for row in found])
         fair = [row for row, point in zip(np.abs(values), points, strict=True) if not point.oracle] or np.abs(values)

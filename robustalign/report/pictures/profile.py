@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from matplotlib.figure import Figure
 
 from robustalign.report.compare import Comparison
 from robustalign.report.measures import Policy
-from robustalign.report.style import COLOURS, TITLES, UNITS, colour, legend_below, note, panels
 from robustalign.report.study import Point
+from robustalign.report.style import COLOURS, TITLES, UNITS, colour, legend_below, note, panels
 
 SUMMARIES = ("worst", "nominal", "area")
 
@@ -26,8 +28,9 @@ def _profile(comparison: Comparison, points: list[Point]) -> Figure | None:
     measures = comparison.measures
     metrics = measures.metrics()
     radii = all(point.radius is not None for point in points)
-    knobs = [point.radius if radii else point.temperature for point in points]
-    if None in knobs or len(set(knobs)) < 2:
+    found = [point.radius if radii else point.temperature for point in points]
+    knobs = [knob for knob in found if knob is not None]
+    if len(knobs) < len(points) or len(set(knobs)) < 2:
         return None
     figure, rows = panels(len(metrics), len(SUMMARIES), height=2.1)
     for row, summary in zip(rows, SUMMARIES, strict=True):
@@ -37,12 +40,12 @@ def _profile(comparison: Comparison, points: list[Point]) -> Figure | None:
                 level = dpo.estimate(summary)
                 panel.axhspan(level.low, level.high, color=COLOURS["dpo"], alpha=0.12, linewidth=0)
                 panel.axhline(level.value, color=COLOURS["dpo"], linewidth=1.2, label=comparison.dpo.label)
-            found = [values.estimate(summary) for p in points if (values := comparison.values(Policy(p.label), metric))]
-            if len(found) == len(points):
-                arms = [[e.value - e.low for e in found], [e.high - e.value for e in found]]
+            worth = [values.estimate(summary) for p in points if (values := comparison.values(Policy(p.label), metric))]
+            if len(worth) == len(points):
+                arms = [[e.value - e.low for e in worth], [e.high - e.value for e in worth]]
                 method = points[0].method
-                style = {"color": colour(method), "marker": "o", "markersize": 4, "capsize": 2}
-                panel.errorbar(knobs, [e.value for e in found], yerr=arms, **style, label=method)
+                style: Any = {"color": colour(method), "marker": "o", "markersize": 4, "capsize": 2}
+                panel.errorbar(knobs, [e.value for e in worth], yerr=arms, **style, label=method)
             panel.set_xscale("log")
             panel.set_xticks(knobs, [f"{knob:g}" for knob in knobs])
             panel.minorticks_off()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 from matplotlib.figure import Figure
 
-from robustalign.report.style import COLOURS, Look, colour, legend_below, note, panels
 from robustalign.report.study import Setting
+from robustalign.report.style import COLOURS, Look, colour, legend_below, note, panels
 
 PANELS = (
     ("train/nominal_loss", "mean loss of the batch (nats)"),
@@ -36,7 +38,7 @@ def learning_curves(setting: Setting, histories: pd.DataFrame, look: Look) -> Fi
                 by_step = values.groupby("step")["value"].agg(["mean", "min", "max"])
                 width = 0.6 if part.endswith("rejected") else 1.3
                 panel.plot(by_step.index, by_step["mean"], **look.line(point), linewidth=width, label=point.label)
-                edge = {"color": colour(point.method), "alpha": 0.1, "linewidth": 0}
+                edge: Any = {"color": colour(point.method), "alpha": 0.1, "linewidth": 0}
                 panel.fill_between(by_step.index, by_step["min"], by_step["max"], **edge)
         if name in ("robust/weight_max", "robust/divergence", "robust/dual"):
             panel.set_yscale("symlog", linthresh=1e-3) if name == "robust/divergence" else panel.set_yscale("log")

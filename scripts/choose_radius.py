@@ -1,0 +1,3 @@
+from robustalign.cli.choose_radius import main
+
+main()
