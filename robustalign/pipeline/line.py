@@ -113,10 +113,10 @@ class Line:
             }
             rows = self.training_rows()
         self.report_shift(rows)
-        with self.timed("train"):
-            policy = self.trained_policy(rows)
+        policy = self.trained_policy(rows)
         with self.timed("evaluate"):
             self.evaluate(policy, self.config.trainer.max_steps, final=True)
+        with self.timed("controls"):
             self.evaluate_controls(policy)
         self.finish(rows)
 
@@ -193,6 +193,7 @@ class Line:
         )
         saved = checkpoints(self.folder.checkpoints)
         trainer.train(resume_from_checkpoint=str(saved[-1]) if saved else None)
+        self.seconds["train"] = trainer.seconds
         if trainer.state.global_step < config.trainer.max_steps:
             raise Stopped(f"stopped at step {trainer.state.global_step}")
         save_trained(policy, self.folder.model)
@@ -204,17 +205,22 @@ class Line:
         generate = self.config.evaluation.generate
         policy.eval()
         for split, held_out in self.held_out.items():
-            cells = held_out.cells(policy, generate == "always" or (final and generate == "end"))
+            cells = held_out.cells(held_out.logratios(policy))
+            if generate == "always" or (final and generate == "end"):
+                cells |= held_out.generated(policy, self.config.seed)
             self.record("policy", split, step, cells)
 
     def evaluate_controls(self, policy: nn.Module) -> None:
         """The untrained reference, and the policy shrunk towards it."""
-        step = self.config.trainer.max_steps
+        step, evaluation = self.config.trainer.max_steps, self.config.evaluation
         for split, held_out in self.held_out.items():
             self.record("reference", split, 0, self.stages.reference_cells(split, held_out.reference_cells))
-            for c in self.config.evaluation.shrinkage:
-                generate = self.config.evaluation.generate != "never"
-                self.record(f"shrink_{c:g}", split, step, held_out.cells(policy, generate, shrink=c))
+            ratios = held_out.logratios(policy) if evaluation.shrinkage else None
+            for c in evaluation.shrinkage:
+                cells = held_out.cells(ratios, shrink=c)
+                if evaluation.generate != "never":
+                    cells |= held_out.generated(policy, self.config.seed, shrink=c)
+                self.record(f"shrink_{c:g}", split, step, cells)
 
     def record(self, control: str, split: str, step: int, cells: Mapping[str, Mapping[str, Cell]]) -> None:
         evaluation = self.config.evaluation
@@ -255,7 +261,8 @@ class Line:
         seconds = self.seconds | {f"saved_{e.stage}": e.seconds for e in self.stages.cache.events if e.reused}
         costs = {f"cost/seconds/{stage}": value for stage, value in seconds.items()}
         trained = self.config.trainer.max_steps * self.config.trainer.batch_size
-        costs["cost/seconds_per_pair"] = self.seconds["train"] / trained
+        if "train" in self.seconds:
+            costs["cost/seconds_per_pair"] = self.seconds["train"] / trained
         self.journal.metrics(self.config.trainer.max_steps, costs)
         self.journal.tags({"device": str(device(self.config)), "training_pairs": rows.fingerprint})
         _remove(self.folder.checkpoints)
@@ -278,15 +285,16 @@ class HeldOut:
             raise ConfigError("dataset.pairs.min_gap", "leaves no held-out pair")
         self.pairs = HeldOutPairs(candidates, line.shift.components, pairs)
 
-    def cells(self, policy: nn.Module, generate: bool, shrink: float = 1.0) -> dict[str, dict[str, Cell]]:
-        evaluation, tokenizer = self.line.config.evaluation, self.line.stages.tokenizer
-        ratios = self.pairs.logratios(policy, pad=tokenizer.pad_token_id, batch_size=evaluation.batch_size)
-        cells = self.pairs.cells(ratios, self.beta, shrink)
-        return cells | self.generated(policy, self.line.config.seed, shrink) if generate else cells
+    def logratios(self, policy: nn.Module) -> np.ndarray:
+        pad = self.line.stages.tokenizer.pad_token_id
+        return self.pairs.logratios(policy, pad=pad, batch_size=self.line.config.evaluation.batch_size)
+
+    def cells(self, logratios: np.ndarray, shrink: float = 1.0) -> dict[str, dict[str, Cell]]:
+        return self.pairs.cells(logratios, self.beta, shrink)
 
     def reference_cells(self) -> dict[str, dict[str, Cell]]:
         """The untrained policy: every margin is 0, so the loss is ln 2 and every pair a tie."""
-        cells = self.pairs.cells(np.zeros(self.candidates.reference_logps.shape), self.beta)
+        cells = self.cells(np.zeros(self.candidates.reference_logps.shape))
         if self.line.config.evaluation.generate == "never":
             return cells
         return cells | self.generated(self.line.stages.reference, self.line.config.dataset.seed)
@@ -319,7 +327,8 @@ class Steps(TrainerCallback):
         step = state.global_step
         self.line.folder.set_status(step=step)
         if step in self.line.config.evaluation.steps and step < state.max_steps:
-            self.line.evaluate(self.policy, step)
+            with self.line.timed(f"evaluate_{step}"):
+                self.line.evaluate(self.policy, step)
             self.policy.train()
         if self.line.should_stop() and step < state.max_steps:
             control.should_save = control.should_training_stop = True

@@ -52,14 +52,15 @@ class PairTrainer(Trainer):
         self.config, self.emit = config, log
         self._plan: Plan | None = None
         self._columns: list[dict[str, torch.Tensor]] = []
-        self._step_started = time.perf_counter()
+        self._step_started = self._step_seconds = 0.0
         self._step_tokens = 0
+        self.seconds = 0.0  # spent in optimiser steps, nothing else counted
         super().__init__(
             model=model,
             args=_arguments(config, seed, output, gradient_checkpointing),
             train_dataset=rows,
             data_collator=PairCollator(pad),
-            callbacks=callbacks,
+            callbacks=[_Clock(self), *(callbacks or [])],
         )
         self.loss_is_scaled_for_ga = True
 
@@ -108,7 +109,7 @@ class PairTrainer(Trainer):
     def _metrics(self) -> dict[str, float]:
         assert self._plan is not None
         c = {name: torch.cat([part[name] for part in self._columns]).float() for name in self._columns[0]}
-        beta, seconds = self.step_of.objective.beta, time.perf_counter() - self._step_started
+        beta, seconds = self.step_of.objective.beta, self._step_seconds
         accuracy = (c["margin"] > 0).float() + 0.5 * (c["margin"] == 0).float()
         metrics = {
             "train/loss": (c["weight"] * c["loss"]).mean() + self._plan.diagnostics.get("penalty", 0.0),
@@ -164,6 +165,18 @@ class PairTrainer(Trainer):
         if resume_from_checkpoint is not None:
             self.step_of.set.load_state_dict(load_file(Path(resume_from_checkpoint) / SET_STATE))
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+
+class _Clock(TrainerCallback):
+    """Times optimiser steps, without what happens between them."""
+
+    def __init__(self, trainer: PairTrainer) -> None:
+        self.trainer = trainer
+
+    def on_optimizer_step(self, args, state, control, **kwargs) -> None:
+        trainer = self.trainer
+        trainer._step_seconds = time.perf_counter() - trainer._step_started
+        trainer.seconds += trainer._step_seconds
 
 
 def learning_rate_factor(step: int, config: TrainerConfig) -> float:
