@@ -40,9 +40,10 @@ def wait_until(true, seconds: float = 120) -> None:
 
 
 def pick(shell: Shell, hit: set[str], step: int = 2) -> RunFolder:
-    """A running run that nothing happened to yet."""
+    """A running run that nothing happened to yet, and that is not about to end."""
     while True:
         running = [folder for folder in shell.wait_for(State.RUNNING, step=step) if folder.name not in hit]
+        running = [folder for folder in running if folder.status().step < 30]
         if running:
             chosen = random.choice(running)
             hit.add(chosen.name)
