@@ -6,12 +6,13 @@ import json
 import os
 import time
 import uuid
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
-from omegaconf import OmegaConf
+import yaml
 
 from robustalign.cache import Lock, Owner
 from robustalign.config import Config
@@ -96,27 +97,24 @@ class RunFolder:
     def freeze(self, config: Config) -> None:
         """Write the config that the run will use, whatever happens to ``conf/`` later."""
         self.path.mkdir(parents=True, exist_ok=True)
-        _replace(self.config_file, OmegaConf.to_yaml(OmegaConf.structured(config)))
+        _replace(self.config_file, yaml.dump(asdict(config), Dumper=yaml.CSafeDumper, sort_keys=False))
         if not self._status_file.exists():
             self._write(Status(updated=time.time()))
 
     def frozen(self) -> dict[str, Any] | None:
         """The frozen config as plain containers; None if there is none."""
         try:
-            plain = OmegaConf.to_container(OmegaConf.load(self.config_file))
+            plain: dict[str, Any] = yaml.load(self.config_file.read_bytes(), Loader=yaml.CSafeLoader)
         except FileNotFoundError:
             return None
-        assert isinstance(plain, dict)
-        return {str(key): value for key, value in plain.items()}
+        return plain
 
     def config(self) -> Config:
         """The frozen config."""
         frozen = self.frozen()
         if frozen is None:
             raise ConfigError("run", f"{self.path} has no config.yaml: not a run's folder")
-        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.create(frozen)))
-        assert isinstance(config, Config)
-        return config
+        return thaw(frozen)
 
     def status(self) -> Status:
         """What is known of the run; a fresh status if it never was launched."""
@@ -171,6 +169,21 @@ class RunFolder:
     def _write(self, status: Status) -> None:
         _replace(self._status_file, json.dumps(asdict(status), indent=1) + "\n")
         self._written = time.monotonic()
+
+
+def thaw(plain: Mapping[str, Any]) -> Config:
+    """A config from plain containers that were one; keys that this version does not know are left out."""
+    config = _typed(Config, plain)
+    assert isinstance(config, Config)
+    return config
+
+
+def _typed(kind: type, plain: Mapping[str, Any]) -> Any:
+    kinds = get_type_hints(kind)
+    known = {f.name for f in fields(kind)} & plain.keys()
+    return kind(
+        **{name: _typed(kinds[name], plain[name]) if is_dataclass(kinds[name]) else plain[name] for name in known}
+    )
 
 
 def _replace(path: Path, text: str) -> None:

@@ -46,14 +46,22 @@ class Follower:
             tags = {"robustalign.command": sweep.command, **sweep.git}
             self.parent = self.importer.sweep(sweep.id, f"sweep of {len(sweep.runs)}", tags)
         self.ids: dict[str, str] = {}  # of the runs in the store, by folder name
+        self._frozen: dict[str, dict[str, Any]] = {}
+        self._done: set[str] = set()
 
     def update(self) -> None:
         """Bring in what is new."""
-        for run, status in self.sweep.status():
-            if status.state is State.PENDING and run.folder.name not in self.ids and self.parent is None:
+        for run in self.sweep.runs:
+            name = run.folder.name
+            if name in self._done:
+                continue
+            status = run.folder.status()
+            if status.state is State.PENDING and name not in self.ids and self.parent is None:
                 continue
             read = partial(journal.read_from, run.folder.journal)
-            self.ids[run.folder.name] = self.importer.bring(self._view(run, status), read, self.parent)
+            self.ids[name] = self.importer.bring(self._view(run, status), read, self.parent)
+            if status.state is State.FINISHED:  # nothing comes after that
+                self._done.add(name)
 
     def close(self) -> None:
         """Bring in the rest, and say how the sweep ended."""
@@ -80,7 +88,8 @@ class Follower:
     def _view(self, run: Run, status: Status) -> Any:
         from robustalign.tracking import RunView
 
-        config = run.folder.frozen() or {}
+        config = self._frozen.setdefault(run.folder.name, {}) or run.folder.frozen() or {}
+        self._frozen[run.folder.name] = config
         values = flat(config)
         wanted = dict.fromkeys((*COMPARED, *self.sweep.varying))
         tags: dict[str, str | None] = {

@@ -15,12 +15,9 @@ import sys
 import traceback
 from typing import Any
 
-from omegaconf import OmegaConf
-
-from robustalign.config import Config
 from robustalign.errors import ConfigError
 from robustalign.pipeline import worker
-from robustalign.pipeline.folder import RunFolder
+from robustalign.pipeline.folder import RunFolder, thaw
 
 
 class Nursery:
@@ -90,7 +87,7 @@ class Nursery:
 
     def _check(self, request: dict[str, Any]) -> int:
         for frozen in request["configs"]:
-            config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.create(frozen)))
+            config = thaw(frozen)
             try:
                 worker.line().check_config(config)
                 key = worker.line().shared_key(config)

@@ -7,12 +7,10 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
-
-from omegaconf import OmegaConf
 
 from robustalign.cache import Lock
 from robustalign.config import Config, TrackingConfig
@@ -208,10 +206,3 @@ def _start_over(folder: RunFolder) -> None:
     aside.mkdir(exist_ok=True)
     shutil.move(folder.path, aside / f"{folder.name}-{folder.status().uid[:8]}")
     folder.freeze(config)
-
-
-def dump(config: Config) -> Mapping[str, Any]:
-    """A config as plain containers, to be sent to another process."""
-    plain = OmegaConf.to_container(OmegaConf.structured(config))
-    assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items()}

@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from enum import Enum
 from typing import Any, Protocol
 
@@ -15,7 +16,7 @@ from robustalign.pipeline.follow import following
 from robustalign.pipeline.git import git_state
 from robustalign.pipeline.launchers.display import describe_plan, print_summary
 from robustalign.pipeline.launchers.nurseries import NurseryClient, nursery
-from robustalign.pipeline.sweep import Run, Sweep, dump, launch, plan
+from robustalign.pipeline.sweep import Run, Sweep, launch, plan
 
 
 class Outcome(Enum):
@@ -99,7 +100,7 @@ def _carry_on(
 
 def _check(client: NurseryClient, runs: Sequence[Run], configs: Sequence[Config]) -> dict[str, str]:
     """Refuse configs that cannot run; for each run (by folder) the key of the stages that it shares."""
-    return dict(zip((run.folder.name for run in runs), client.check([dump(config) for config in configs]), strict=True))
+    return dict(zip((run.folder.name for run in runs), client.check(list(map(asdict, configs))), strict=True))
 
 
 def _sharing(todo: Sequence[Run], shared: Mapping[str, str]) -> list[Run]:
