@@ -21,6 +21,7 @@ from types import FrameType
 from typing import Any
 
 from robustalign.cache import EXPIRY
+from robustalign.errors import ConfigError
 from robustalign.pipeline.folder import RunFolder, State, Stopped
 from robustalign.pipeline.journal import Journal
 
@@ -103,7 +104,10 @@ def _attempt(folder: RunFolder, stop: StopRequest) -> int:
         state = State.CANCELLED if folder.cancel_asked() else State.PREEMPTED
     except BaseException as raised:
         folder.traceback.write_text(traceback.format_exc())
-        traceback.print_exc()
+        if isinstance(raised, ConfigError):
+            print(f"robustalign: error: {raised}", file=sys.stderr)
+        else:
+            traceback.print_exc()
         error = _one_line(raised)
         # data-loader workers die of the signal that asked us to stop: go on from the last checkpoint later
         state = State.FAILED if not stop() else State.CANCELLED if folder.cancel_asked() else State.PREEMPTED
