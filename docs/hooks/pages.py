@@ -1,0 +1,126 @@
+"""Pages that are not written by hand: the config reference, from the schema; and the navigation of optional pages.
+
+``python docs/hooks/pages.py`` prints the config reference.
+"""
+
+from __future__ import annotations
+
+import ast
+import tokenize
+from collections.abc import Iterator
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+SCHEMA = ROOT / "robustalign" / "config.py"
+OBJECTIVES = (("losses", "Pair losses", "method.loss"), ("sets", "Ambiguity sets", "method.set"))
+OPTIONAL = {"tracking.md": "Tracking and MLflow", "slurm.md": "SLURM", "methods.md": "Methods"}
+
+
+def on_config(config: Any) -> Any:
+    """Put the guides that exist into the navigation."""
+    guides = next(entry["Guides"] for entry in config["nav"] if "Guides" in entry)
+    for name, title in OPTIONAL.items():
+        if (Path(config["docs_dir"]) / name).is_file():
+            guides.append({title: name})
+    return config
+
+
+def on_files(files: Any, config: Any) -> Any:
+    """Add the config reference."""
+    from mkdocs.structure.files import File
+
+    files.append(File.generated(config, "reference/config.md", content=config_reference()))
+    return files
+
+
+def config_reference() -> str:
+    """Every key of the schema with its type, default and meaning, as markdown."""
+    source = SCHEMA.read_text()
+    classes = {node.name: node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)}
+    comments = {number: text for number, text in _comments(source)}
+    parts = [
+        "# Config keys\n",
+        "Made from the schema, `robustalign/config.py`. Values live in `conf/`; any key can be overridden on the",
+        "command line (`KEY=VALUE`). `--cfg job` prints the values of a run.\n",
+    ]
+    parts += _section(classes, comments, "Config", "")
+    for folder, title, key in OBJECTIVES:
+        parts += [f"\n## {title}: `{key}`\n", "The fields of the chosen one are further keys of `method`.\n"]
+        parts += ["| name | keys | what it is |", "|---|---|---|"]
+        parts += sorted(_objectives(ROOT / "robustalign" / "objectives" / folder))
+    return "\n".join(parts) + "\n"
+
+
+def _section(classes: dict[str, ast.ClassDef], comments: dict[int, str], name: str, prefix: str) -> list[str]:
+    node, rows, below = classes[name], [], []
+    for field in node.body:
+        if not isinstance(field, ast.AnnAssign) or not isinstance(field.target, ast.Name):
+            continue
+        key, kind = prefix + field.target.id, ast.unparse(field.annotation)
+        if kind in classes:
+            below += _section(classes, comments, kind, f"{key}.")
+            continue
+        meaning = comments.get(field.end_lineno or 0, "")
+        rows.append(f"| `{key}` | {_cell(kind)} | {_default(field.value)} | {_cell(meaning)} |")
+    heading = f"\n## `{prefix.rstrip('.')}`\n" if prefix else "\n## Top level\n"
+    about = (ast.get_docstring(node) or "").splitlines()[0]
+    table = ["| key | type | default | meaning |", "|---|---|---|---|", *rows] if rows else []
+    return [heading, f"{about}\n", *table, *below]
+
+
+def _default(value: ast.expr | None) -> str:
+    shown = "" if value is None else ast.unparse(value)
+    if shown.startswith("field(default_factory=lambda: "):
+        shown = shown.removeprefix("field(default_factory=lambda: ").removesuffix(")")
+    shown = {"field(default_factory=list)": "[]", "field(default_factory=dict)": "{}", "None": "null"}.get(shown, shown)
+    return "from `conf/`" if shown in ("MISSING", "") else f"`{_cell(shown)}`"
+
+
+def _objectives(folder: Path) -> Iterator[str]:
+    for path in sorted(folder.glob("*.py")):
+        classes = {node.name: node for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef)}
+        for node in classes.values():
+            if name := _name(node):
+                keys = " ".join(f"`{key}`" for key in _fields(node, classes))
+                about = " ".join((ast.get_docstring(node) or "").split("\n\n")[0].split())
+                yield f"| `{name}` | {keys or '-'} | {_cell(about)} |"
+
+
+def _fields(node: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> list[str]:
+    """The fields of a dataclass, those of its bases in the same module first."""
+    inherited = [key for base in node.bases for key in _fields_of(ast.unparse(base), classes)]
+    own = [
+        field.target.id
+        for field in node.body
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and "ClassVar" not in ast.unparse(field.annotation)
+    ]
+    return list(dict.fromkeys([*inherited, *own]))
+
+
+def _fields_of(base: str, classes: dict[str, ast.ClassDef]) -> list[str]:
+    return _fields(classes[base], classes) if base in classes else []
+
+
+def _name(node: ast.ClassDef) -> str | None:
+    for field in node.body:
+        if isinstance(field, ast.AnnAssign) and ast.unparse(field.target) == "name" and field.value is not None:
+            return str(ast.literal_eval(field.value))
+    return None
+
+
+def _comments(source: str) -> Iterator[tuple[int, str]]:
+    for token in tokenize.generate_tokens(StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            yield token.start[0], token.string.lstrip("# ")
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    print(config_reference())
