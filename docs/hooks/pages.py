@@ -39,7 +39,7 @@ def config_reference() -> str:
     """Every key of the schema with its type, default and meaning, as markdown."""
     source = SCHEMA.read_text()
     classes = {node.name: node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)}
-    comments = {number: text for number, text in _comments(source)}
+    comments = dict(_comments(source))
     parts = [
         "# Config keys\n",
         "Made from the schema, `robustalign/config.py`. Values live in `conf/`; any key can be overridden on the",
