@@ -37,7 +37,7 @@ class LoraConfig:
     """Low-rank adapters instead of full training (peft)."""
 
     r: int = 0  # rank; 0 trains all parameters
-    alpha: float = 32.0  # scale of the update, divided by r
+    alpha: int = 32  # scale of the update, divided by r
     targets: str = "all-linear"  # module names to adapt: a regular expression, or all-linear
 
 
@@ -218,7 +218,7 @@ def resolve(composed: DictConfig) -> Config:
     Raises:
         ConfigError: a key is missing, has a value that cannot run, or contradicts another.
     """
-    bare = OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"])
+    bare = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
     try:
         # through plain containers: a key that +key=value added to a schema node is refused, not dropped
         plain = OmegaConf.to_container(bare, resolve=True, throw_on_missing=True)
@@ -336,7 +336,7 @@ def _check_shift(config: Config) -> None:
     if shift.visible != "false" and shift.combine != "population":
         raise ConfigError("shift.visible", f"{shift.visible!r} needs shift.combine=population, not {shift.combine}")
     if shift.visible == "natural" and len(shift.groups) != len(shift.objectives):
-        raise ConfigError("shift.groups", f"shift.visible=natural needs one prompt group for each of {shift.objectives}")
+        raise ConfigError("shift.groups", f"natural visibility needs one prompt group for each of {shift.objectives}")
     if shift.combine == "geometric" and any(name.startswith("-") for name in shift.objectives):
         raise ConfigError("shift.objectives", "a negated objective has no geometric mean; use shift.combine=convex")
 
@@ -366,7 +366,9 @@ def _check_evaluation(config: Config) -> None:
         _one_of("evaluation.splits", split, ("validation", "test"))
     for step in evaluation.steps:
         if not 0 <= step <= config.trainer.max_steps:
-            raise ConfigError("evaluation.steps", f"{step} is outside [0, trainer.max_steps={config.trainer.max_steps}]")
+            raise ConfigError(
+                "evaluation.steps", f"{step} is outside [0, {config.trainer.max_steps}] (trainer.max_steps)"
+            )
     for c in evaluation.shrinkage:
         if not 0 <= c <= 1:
             raise ConfigError("evaluation.shrinkage", f"{c} is outside [0, 1]")

@@ -36,9 +36,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from robustalign.data.sources.chitchat import Conversation, conversations
 
 PAD, BOS, EOS = "<pad>", "<bos>", "<eos>"
-CHAT_TEMPLATE = (
-    "{{ bos_token }}{% for message in messages %}{{ message['content'] }}{{ eos_token }}{% endfor %}"
-)
+CHAT_TEMPLATE = "{{ bos_token }}{% for message in messages %}{{ message['content'] }}{{ eos_token }}{% endfor %}"
 LENGTH = 128  # tokens a training row
 
 
@@ -119,7 +117,7 @@ def windows_to_rows(chats: list[Conversation], tokenizer: PreTrainedTokenizerFas
             stop = min(len(turns), start + rng.randint(2, 6))
             stream.append(tokenizer.bos_token_id)
             for turn in turns[start:stop]:
-                stream += turn[: LENGTH // 2] + [tokenizer.eos_token_id]
+                stream += [*turn[: LENGTH // 2], tokenizer.eos_token_id]
             start = stop - 1 if rng.random() < 0.5 else stop
         while len(stream) >= LENGTH:
             yield np.array(stream[:LENGTH], dtype=np.int32)
@@ -200,7 +198,9 @@ def samples(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, count: 
             [{"role": "user", "content": chat.turns[0]}], return_tensors="pt", return_dict=True
         )
         ids = model.generate(**prompt, do_sample=True, top_k=64, max_new_tokens=24, pad_token_id=0)
-        found.append((chat.turns[0], tokenizer.decode(ids[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True)))
+        found.append(
+            (chat.turns[0], tokenizer.decode(ids[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True))
+        )
     return found
 
 

@@ -113,7 +113,11 @@ def given_candidates(config: Config, split: str, tokenizer: PreTrainedTokenizerB
     """
     found = tables.comparisons(config.dataset, split)
     random.Random(config.dataset.seed).shuffle(found)
-    prompts, ids, texts, replies, dropped = [], [], [], [], 0
+    prompts: list[Prompt] = []
+    ids: list[list[int]] = []
+    texts: list[list[str]] = []
+    replies: list[list[list[int]]] = []
+    dropped = 0
     for row in found:
         if len(prompts) == getattr(config.dataset, f"{split}_prompts"):
             break

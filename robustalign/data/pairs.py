@@ -47,14 +47,14 @@ def training_pairs(shift: Shift, candidates: Candidates, rule: PairsConfig, seed
     return pairs.take(rng.permutation(len(pairs)))
 
 
-def evaluation_pairs(shift: Shift, candidates: Candidates, rule: PairsConfig, per_prompt: int, seed: int) -> list[Pairs]:
+def evaluation_pairs(
+    shift: Shift, candidates: Candidates, rule: PairsConfig, per_prompt: int, seed: int
+) -> list[Pairs]:
     """Each component's pairs of a held-out split, by the training rule, over the same draws."""
     return [_draw(shift, candidates, rule, i, per_prompt, seed) for i in range(len(shift.components))]
 
 
-def _draw(
-    shift: Shift, candidates: Candidates, rule: PairsConfig, annotator: int, per_prompt: int, seed: int
-) -> Pairs:
+def _draw(shift: Shift, candidates: Candidates, rule: PairsConfig, annotator: int, per_prompt: int, seed: int) -> Pairs:
     table = candidates.table
     return draw_pairs(
         shift.components[annotator],
@@ -78,6 +78,7 @@ class PairColumns:
 
     weight: np.ndarray | None = None
     group: np.ndarray | None = None
+    soft_label: np.ndarray | None = None
 
 
 class TrainingRows(Dataset):
@@ -119,7 +120,7 @@ class TrainingRows(Dataset):
             "reference": (self.reference[prompt, chosen], self.reference[prompt, rejected]),
             "gap": float(self.pairs.gap[row]),
         }
-        for name in ("weight", "group"):
+        for name in ("weight", "group", "soft_label"):
             column = getattr(self.columns, name)
             if column is not None:
                 example[name] = column[row]
@@ -157,8 +158,9 @@ class PairCollator:
             "score_gap": torch.tensor([e["gap"] for e in examples], dtype=torch.float32),
             "row": torch.tensor([e["row"] for e in examples]),
         }
-        if "weight" in examples[0]:
-            batch["weight"] = torch.tensor([e["weight"] for e in examples], dtype=torch.float32)
+        for name in ("weight", "soft_label"):
+            if name in examples[0]:
+                batch[name] = torch.tensor([e[name] for e in examples], dtype=torch.float32)
         if "group" in examples[0]:
             batch["group"] = torch.tensor([e["group"] for e in examples])
         return batch

@@ -90,7 +90,13 @@ def sequence_kl(
             p = (q + shrink * (p - q)).log_softmax(-1)
         per_token = (p.exp() * (p - q)).sum(-1)
         owner = predictors.nonzero()[:, 0]
-        out[chosen] = torch.zeros(len(chosen), device=device, dtype=per_token.dtype).index_add(0, owner, per_token).double().cpu().numpy()
+        out[chosen] = (
+            torch.zeros(len(chosen), device=device, dtype=per_token.dtype)
+            .index_add(0, owner, per_token)
+            .double()
+            .cpu()
+            .numpy()
+        )
     return out
 
 

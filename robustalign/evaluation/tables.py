@@ -43,7 +43,7 @@ def evaluate_targets(
     for metric, components in cells.items():
         values = target_draws(components, shift, metric, draws, seed)
         coordinates = {name: shift.coordinate(name) for name in shift.names} | {"nominal": 0.0}
-        n = int((sum(cell.count for cell in components.values()) > 0).sum())
+        n = int(np.any([cell.count > 0 for cell in components.values()], axis=0).sum())
         for target, draws_of in values.items():
             low, high = interval(draws_of[1:], confidence)
             where = coordinates.get(target, float("nan"))

@@ -11,8 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 from safetensors.torch import load_file
-from torch import nn
-from transformers import TrainerCallback
+from transformers import PreTrainedModel, TrainerCallback
 
 from robustalign.config import Config
 from robustalign.data.candidates import Candidates, check_source
@@ -109,7 +108,7 @@ class Line:
             self.train_candidates = self.stages.candidates("train")
             self.shift = self.stages.shift
             self.held_out = {
-                split: HeldOut(self, self.stages.candidates(split)) for split in self.config.evaluation.splits
+                split: HeldOut(self, self.stages.candidates(split), split) for split in self.config.evaluation.splits
             }
             rows = self.training_rows()
         self.report_shift(rows)
@@ -136,6 +135,7 @@ class Line:
             PairColumns(
                 weight=None if ratio is None else ratio[pairs.annotator],
                 group=self.prompt_groups(pairs) if "group" in self.objective.needs else None,
+                soft_label=soft_labels(pairs, config) if "soft_label" in self.objective.needs else None,
             ),
             steps=config.trainer.max_steps,
             batch_size=config.trainer.batch_size,
@@ -169,7 +169,7 @@ class Line:
         counts |= {f"data/share/{c.name}": float(s) for c, s in zip(self.shift.components, shares, strict=True)}
         self.journal.metrics(0, counts)
 
-    def trained_policy(self, rows: TrainingRows) -> nn.Module:
+    def trained_policy(self, rows: TrainingRows) -> PreTrainedModel:
         """The policy after training; a finished training is loaded, an interrupted one continued."""
         config = self.config
         policy = with_adapters(self.stages.new_model(), config.model, config.seed)
@@ -200,7 +200,7 @@ class Line:
         done.touch()
         return policy
 
-    def evaluate(self, policy: nn.Module, step: int, final: bool = False) -> None:
+    def evaluate(self, policy: PreTrainedModel, step: int, final: bool = False) -> None:
         """Every target's metrics on every split, to the journal and to ``results/``."""
         generate = self.config.evaluation.generate
         policy.eval()
@@ -209,13 +209,17 @@ class Line:
             if generate == "always" or (final and generate == "end"):
                 cells |= held_out.generated(policy, self.config.seed)
             self.record("policy", split, step, cells)
+        if final and generate != "never":
+            self.save_table(pd.concat([held_out.sample() for held_out in self.held_out.values()]), "replies.csv")
 
-    def evaluate_controls(self, policy: nn.Module) -> None:
+    def evaluate_controls(self, policy: PreTrainedModel) -> None:
         """The untrained reference, and the policy shrunk towards it."""
         step, evaluation = self.config.trainer.max_steps, self.config.evaluation
         for split, held_out in self.held_out.items():
             self.record("reference", split, 0, self.stages.reference_cells(split, held_out.reference_cells))
-            ratios = held_out.logratios(policy) if evaluation.shrinkage else None
+            if not evaluation.shrinkage:
+                continue
+            ratios = held_out.logratios(policy)
             for c in evaluation.shrinkage:
                 cells = held_out.cells(ratios, shrink=c)
                 if evaluation.generate != "never":
@@ -275,9 +279,10 @@ class Line:
 class HeldOut:
     """One split's candidates and pairs, and the cells of a policy on them."""
 
-    def __init__(self, line: Line, candidates: Candidates) -> None:
+    def __init__(self, line: Line, candidates: Candidates, split: str) -> None:
         config = line.config
-        self.line, self.candidates = line, candidates
+        self.line, self.candidates, self.split = line, candidates, split
+        self.replies: list[list[str]] = []
         self.beta = line.objective.beta
         per = config.evaluation.pairs_per_prompt
         pairs = evaluation_pairs(line.shift, candidates, config.dataset.pairs, per, config.dataset.seed)
@@ -285,7 +290,13 @@ class HeldOut:
             raise ConfigError("dataset.pairs.min_gap", "leaves no held-out pair")
         self.pairs = HeldOutPairs(candidates, line.shift.components, pairs)
 
-    def logratios(self, policy: nn.Module) -> np.ndarray:
+    def sample(self, prompts: int = 20) -> pd.DataFrame:
+        """What was said last to the first prompts, for people to read."""
+        asked = [turns[-1] for turns in self.candidates.table["turns"][:prompts]]
+        rows = [(self.split, p, text) for p, texts in zip(asked, self.replies, strict=False) for text in texts]
+        return pd.DataFrame(rows, columns=["split", "prompt", "reply"])
+
+    def logratios(self, policy: PreTrainedModel) -> np.ndarray:
         pad = self.line.stages.tokenizer.pad_token_id
         return self.pairs.logratios(policy, pad=pad, batch_size=self.line.config.evaluation.batch_size)
 
@@ -299,10 +310,10 @@ class HeldOut:
             return cells
         return cells | self.generated(self.line.stages.reference, self.line.config.dataset.seed)
 
-    def generated(self, policy: nn.Module, seed: int, shrink: float = 1.0) -> dict[str, dict[str, Cell]]:
+    def generated(self, policy: PreTrainedModel, seed: int, shrink: float = 1.0) -> dict[str, dict[str, Cell]]:
         line = self.line
-        cells, texts = generated_cells(
-            policy,  # type: ignore[arg-type]
+        cells, self.replies = generated_cells(
+            policy,
             line.stages.reference,
             line.stages.tokenizer,
             self.candidates,
@@ -320,7 +331,7 @@ class HeldOut:
 class Steps(TrainerCallback):
     """What a run does between optimiser steps: report, evaluate, stop when asked to."""
 
-    def __init__(self, line: Line, policy: nn.Module) -> None:
+    def __init__(self, line: Line, policy: PreTrainedModel) -> None:
         self.line, self.policy = line, policy
 
     def on_step_end(self, args, state, control, **kwargs) -> None:
@@ -334,6 +345,12 @@ class Steps(TrainerCallback):
             control.should_save = control.should_training_stop = True
 
 
+def soft_labels(pairs: Pairs, config: Config) -> np.ndarray:
+    """Bradley-Terry's probability ``[N]`` that chosen beats rejected, from the score gap of whoever labelled the pair,
+    at ``dataset.pairs.temperature`` under every pair rule."""
+    return 1.0 / (1.0 + np.exp(-pairs.gap / config.dataset.pairs.temperature))
+
+
 def share_ratio(shift: Shift, target: str) -> np.ndarray | None:
     """Target share over nominal share of each annotator, the oracle's weights; None where they do not exist."""
     if shift.config.combine != "population":
@@ -344,23 +361,23 @@ def share_ratio(shift: Shift, target: str) -> np.ndarray | None:
     return np.divide(wanted, nominal, out=np.zeros_like(wanted), where=nominal > 0)
 
 
-def save_trained(policy: nn.Module, target: Path) -> None:
+def save_trained(policy: PreTrainedModel, target: Path) -> None:
     """Save the trained policy (its adapters alone under LoRA) beside ``target`` and rename."""
     staging = target.with_name(target.name + ".writing")
     _remove(staging)
-    policy.save_pretrained(staging)  # type: ignore[operator, union-attr]
+    policy.save_pretrained(staging)
     _remove(target)
     os.replace(staging, target)
 
 
-def load_trained(policy: nn.Module, source: Path) -> None:
+def load_trained(policy: PreTrainedModel, source: Path) -> None:
     """Put a saved policy's parameters into ``policy``."""
     if (source / "adapter_model.safetensors").is_file():
         from peft import set_peft_model_state_dict
 
         set_peft_model_state_dict(policy, load_file(source / "adapter_model.safetensors"))
         return
-    trained = type(policy).from_pretrained(source, dtype=next(policy.parameters()).dtype)  # type: ignore[attr-defined]
+    trained = type(policy).from_pretrained(source, dtype=next(policy.parameters()).dtype)
     policy.load_state_dict(trained.state_dict())
 
 

@@ -50,4 +50,4 @@ def close(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[int]:
 
 def decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
     """The text of a reply's ids."""
-    return tokenizer.decode(ids, skip_special_tokens=True).strip()
+    return str(tokenizer.decode(list(ids), skip_special_tokens=True)).strip()

@@ -75,7 +75,7 @@ def sample_replies(
             processors = LogitsProcessorList()
             if reference is not None and shrink != 1.0:
                 processors.append(TowardsReference(reference, batch["attention_mask"], shrink))
-            ids = model.generate(**batch, **tokens, logits_processor=processors)
+            ids = model.generate(**batch, **tokens, logits_processor=processors)  # type: ignore[operator]
             for i, row in zip(chosen, ids[:, batch["input_ids"].shape[1] :].tolist(), strict=True):
                 replies[i].append(close(tokenizer, row))
     return replies

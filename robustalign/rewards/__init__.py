@@ -45,7 +45,11 @@ def scorer_module(objective: str, spec: Mapping[str, Any]) -> ModuleType:
         module = importlib.import_module(path)
     except ModuleNotFoundError as error:
         missing = error.name or name
-        fix = "no such module" if path.startswith(missing) else f"needs the package {missing}: pip install robustalign[data]"
+        fix = (
+            "no such module"
+            if path.startswith(missing)
+            else f"needs the package {missing}: pip install robustalign[data]"
+        )
         raise ConfigError(f"reward.{objective}.scorer", f"{name!r}: {fix}") from error
     if not hasattr(module, "build"):
         raise ConfigError(f"reward.{objective}.scorer", f"module {path} has no function build(assets, **options)")
@@ -63,7 +67,9 @@ def build_scorer(objective: str, spec: Mapping[str, Any], assets: Path) -> Score
     known = set(inspect.signature(module.build).parameters) - {"assets"}
     for key in options:
         if key not in known:
-            raise ConfigError(f"reward.{objective}.{key}", f"unknown option; {spec['scorer']} takes: {', '.join(known)}")
+            raise ConfigError(
+                f"reward.{objective}.{key}", f"unknown option; {spec['scorer']} takes: {', '.join(known)}"
+            )
     try:
         return module.build(assets, **options)
     except (ValueError, TypeError) as error:

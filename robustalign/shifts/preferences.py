@@ -16,6 +16,7 @@ import numpy as np
 from robustalign.config import PairsConfig, ShiftConfig
 from robustalign.errors import ConfigError
 
+COLUMNS = ("prompt", "chosen", "rejected", "gap", "annotator")  # of Pairs
 Scores = Mapping[str, np.ndarray]  # objective -> raw scores, any shape, the same for all
 
 
@@ -99,8 +100,8 @@ class Pairs:
         return len(self.prompt)
 
     def take(self, index: np.ndarray) -> Pairs:
-        columns = (self.prompt, self.chosen, self.rejected, self.gap, self.annotator)
-        return Pairs(*(column[index] for column in columns), dropped=self.dropped)
+        columns = {name: getattr(self, name)[index] for name in COLUMNS}
+        return Pairs(**columns, dropped=self.dropped)
 
     @staticmethod
     def concatenate(parts: Sequence[Pairs]) -> Pairs:
@@ -108,8 +109,8 @@ class Pairs:
         for part in parts:
             for reason, count in part.dropped.items():
                 dropped[reason] = dropped.get(reason, 0) + count
-        columns = ("prompt", "chosen", "rejected", "gap", "annotator")
-        return Pairs(*(np.concatenate([getattr(p, c) for p in parts]) for c in columns), dropped=dropped)
+        columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in COLUMNS}
+        return Pairs(**columns, dropped=dropped)
 
 
 @dataclass(frozen=True)
@@ -263,6 +264,12 @@ def _keep_informative(
             else:
                 seen.add(words)
                 kept.append((p, c, r, g))
-    columns = np.array([row[:3] for row in kept], dtype=np.int64).reshape(-1, 3).T
-    gaps = np.array([row[3] for row in kept], dtype=np.float64)
-    return Pairs(*columns, gap=gaps, annotator=np.full(len(kept), annotator), dropped=dropped)
+    prompt, chosen_column, rejected_column = np.array([row[:3] for row in kept], dtype=np.int64).reshape(-1, 3).T
+    return Pairs(
+        prompt=prompt,
+        chosen=chosen_column,
+        rejected=rejected_column,
+        gap=np.array([row[3] for row in kept], dtype=np.float64),
+        annotator=np.full(len(kept), annotator),
+        dropped=dropped,
+    )

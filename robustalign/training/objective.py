@@ -21,7 +21,7 @@ COMMON = ("name", "loss", "set", "scope", "oracle", "target")
 SCOPES = ("batch", "microbatch", "stream")
 COLUMNS = frozenset(
     {"chosen_logratio", "rejected_logratio", "chosen_logp", "rejected_logp", "chosen_length", "rejected_length",
-     "weight", "group", "score_gap"}
+     "weight", "group", "score_gap", "soft_label", "policy_weight"}
 )  # fmt: skip
 
 
@@ -87,7 +87,7 @@ def build_objective(method: Mapping[str, Any], batch_size: int | None = None) ->
     )
 
 
-def _known(key: str, name: Any, registry: Mapping[str, type]) -> type:
+def _known(key: str, name: Any, registry: Mapping[str, Any]) -> Any:
     if name not in registry:
         raise ConfigError(key, f"unknown value {name!r}; choose one of: {choices(registry)}")
     return registry[name]

@@ -77,7 +77,7 @@ class PairTrainer(Trainer):
         return batches, None
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """This micro-batch's part of the objective. The backward averages over ranks, so it is scaled by their count."""
+        """This micro-batch's part of the objective, times the ranks over which the backward averages."""
         assert self._plan is not None
         loss, columns = self.step_of.loss(model, inputs, self._plan, int(inputs["index"]))
         self._columns.append(columns)
@@ -91,7 +91,8 @@ class PairTrainer(Trainer):
         if self.lr_scheduler is None:
             c = self.config
             self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
-                optimizer or self.optimizer, lambda step: learning_rate_factor(step, c)
+                optimizer or self.optimizer,  # type: ignore[arg-type]
+                lambda step: learning_rate_factor(step, c),
             )
             self._created_lr_scheduler = True
         return self.lr_scheduler
@@ -134,11 +135,11 @@ class PairTrainer(Trainer):
             if math.isfinite(value.dual):
                 metrics["robust/dual"] = value.dual
         metrics |= {f"robust/{name}": number for name, number in self._plan.diagnostics.items()}
-        return {name: float(number) for name, number in metrics.items()}
+        return {name: float(number) for name, number in metrics.items()}  # type: ignore[arg-type]
 
     def _save_checkpoint(self, model, trial) -> None:
         """Written beside the others and renamed, then the oldest are removed: the last is never the only copy."""
-        root = Path(self.args.output_dir)
+        root = Path(str(self.args.output_dir))
         staging = root / "incomplete"
         shutil.rmtree(staging, ignore_errors=True)
         self._staging = staging
@@ -160,11 +161,11 @@ class PairTrainer(Trainer):
     def _get_output_dir(self, trial=None) -> str:
         return str(self._staging or super()._get_output_dir(trial))
 
-    def train(self, resume_from_checkpoint=None, **kwargs):
+    def train(self, resume_from_checkpoint=None, trial=None, ignore_keys_for_eval=None):
         """Train, from a checkpoint folder where one is given, with the ambiguity set's state in it."""
         if resume_from_checkpoint is not None:
             self.step_of.set.load_state_dict(load_file(Path(resume_from_checkpoint) / SET_STATE))
-        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
 
 
 class _Clock(TrainerCallback):

@@ -195,7 +195,10 @@ def test_hub_formats_from_local_folders(small, tmp_path) -> None:
         (("dataset=prompts", "dataset.path=/nowhere/at/all"), r"dataset\.path: cannot load"),
         (("model=pretrained", "model.path=/nowhere/at/all"), r"model\.path: no folder"),
         (("model.path=asset:nothing",), r"model\.path: no shipped model 'nothing'; there are: chitchat_tiny"),
-        (("method=kldpo", "method.temperature=null", "method.radius=5"), r"method\.radius: 5 puts all mass on one of 8"),
+        (
+            ("method=kldpo", "method.temperature=null", "method.radius=5"),
+            r"method\.radius: 5 puts all mass on one of 8",
+        ),
         (("method=oracle", "method.target=mars"), r"method\.target: no target 'mars'"),
         (("+reward.odd.scorer=nowhere",), r"reward\.odd\.scorer"),
         (("method.beta=-1",), r"method\.beta"),

@@ -41,7 +41,9 @@ def test_towards_reference_equals_two_full_forwards(tokenizer) -> None:
         position = (mask.cumsum(1) - 1).clamp(min=0)
         p, q = (m(input_ids=ids, attention_mask=mask, position_ids=position).logits[:, -1] for m in (policy, reference))
         found = shrink(ids, p).log_softmax(-1)
-        torch.testing.assert_close(found, (q + c * (p - q)).log_softmax(-1).float(), rtol=1e-5, atol=1e-5, check_dtype=False)
+        torch.testing.assert_close(
+            found, (q + c * (p - q)).log_softmax(-1).float(), rtol=1e-5, atol=1e-5, check_dtype=False
+        )
         ids = torch.cat([ids, torch.full((len(ids), 1), token)], 1)
         mask = torch.cat([mask, torch.ones(len(ids), 1, dtype=mask.dtype)], 1)
 

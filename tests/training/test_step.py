@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -16,11 +18,12 @@ from robustalign.training.step import ObjectiveStep, rows_of
 from tests.conftest import tiny_gpt2, tiny_llama
 
 WDPO = {"name": "wdpo", "loss": "sigmoid", "set": "wasserstein", "beta": 0.3, "radius": 0.05}
+KLDPO = {"name": "kldpo", "loss": "sigmoid", "set": "kl", "beta": 0.3, "temperature": 0.2}
 METHODS = {
     "dpo": {"name": "dpo", "loss": "sigmoid", "set": "nominal", "beta": 0.3},
-    "kldpo": {"name": "kldpo", "loss": "sigmoid", "set": "kl", "beta": 0.3, "temperature": 0.2},
+    "kldpo": KLDPO,
     "kldpo radius": {"name": "kldpo", "loss": "sigmoid", "set": "kl", "beta": 0.3, "radius": 0.3},
-    "drdpo": {"name": "drdpo", "loss": "sigmoid", "set": "kl", "beta": 0.3, "temperature": 0.2, "direction": "optimistic"},
+    "drdpo": KLDPO | {"name": "drdpo", "direction": "optimistic"},
     "wdpo": WDPO,
     "wdpo per sequence": WDPO | {"prompt": "per_sequence"},
     "wdpo squared": WDPO | {"form": "squared", "radius_unit": "absolute", "radius": 0.02},
@@ -47,7 +50,7 @@ def gradient(model, method: dict, rows: list[dict], sizes: list[int]) -> tuple[f
     """Value and flat parameter gradient of the objective over ``rows`` cut into micro-batches of ``sizes``."""
     collate, step = PairCollator(pad=0), ObjectiveStep(build_objective(method))
     cuts = np.cumsum([0, *sizes])
-    batches = [collate(rows[a:b]) for a, b in zip(cuts, cuts[1:], strict=False)]
+    batches = [collate(rows[a:b]) for a, b in itertools.pairwise(cuts)]
     model.zero_grad()
     plan, total = step.plan(model, batches), 0.0
     for i, batch in enumerate(batches):
