@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from robustalign.objectives import InputStatistics, PairTerms, RobustValue, WassersteinBall
+from robustalign.policies.familiarity import policy_weight
 from robustalign.policies.logprobs import Rows, sequence_logps, unwrapped
 from robustalign.training.objective import Objective
 
@@ -45,6 +46,8 @@ def pair_terms(batch: Batch, logps: Tensor) -> PairTerms:
         weight=batch.get("weight"),
         group=batch.get("group"),
         score_gap=batch["score_gap"],
+        soft_label=batch.get("soft_label"),
+        policy_weight=batch.get("policy_weight"),
     )
 
 
@@ -77,7 +80,10 @@ class ObjectiveStep:
         self.set = objective.set
 
     def plan(self, model: nn.Module, batches: Sequence[Batch]) -> Plan:
-        """Look at the whole optimiser batch where the set couples its pairs."""
+        """Look at the whole optimiser batch where the set couples its pairs; add the columns that the policy gives."""
+        if "policy_weight" in self.objective.needs:
+            for batch in batches:
+                batch["policy_weight"] = policy_weight(model, rows_of(batch))
         plan = Plan(pairs=_over_ranks(sum(len(batch["row"]) for batch in batches)))
         if isinstance(self.set, WassersteinBall):
             self._plan_moves(model, batches, plan)
@@ -105,7 +111,7 @@ class ObjectiveStep:
             total = total.to(gradients.device) + stats.to_tensor()
         self._weigh([columns["loss"] for columns in plan.columns], batches, plan)
         plan.statistics = pooled = InputStatistics.from_tensor(_summed(total))
-        plan.moves = _moves(self.set, pooled, next(model.parameters()).dtype)
+        plan.moves = _moves(self.set, pooled, _forward_dtype(model))
         mean_square = pooled.gradient_square / pooled.pairs
         plan.diagnostics = {
             "penalty": float(self.set.penalty(pooled)),
@@ -201,6 +207,13 @@ def _moves(ball: WassersteinBall, pooled: InputStatistics, dtype: torch.dtype) -
     if ball.gradient == "forward":
         return ((1 - 2 * c / eta, 0.0), (2 * c / eta, eta))
     return ((c / eta, eta), (-c / eta, -eta), (1.0, 0.0))
+
+
+def _forward_dtype(model: nn.Module) -> torch.dtype:
+    """The precision of the forward: that of autocast where it is on, else the parameters'."""
+    parameter = next(model.parameters())
+    device = parameter.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else parameter.dtype
 
 
 def _columns(losses: Tensor, terms: PairTerms) -> dict[str, Tensor]:
