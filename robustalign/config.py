@@ -25,6 +25,7 @@ SOURCES = ("chitchat", "prompts", "preferences")
 RULES = ("bradley_terry", "argmax", "best_worst")
 COMBINE = ("convex", "geometric", "population")
 VISIBLE = ("false", "tag", "natural")
+HUMAN = "human"  # the objective of dataset.source=preferences: what people chose
 RESERVED_TARGETS = {"nominal", "worst", "area", "any"}
 SCHEDULES = ("linear", "cosine", "constant")
 TRACKERS = ("mlflow", "spool")
@@ -325,7 +326,7 @@ def _check_shift(config: Config) -> None:
         raise ConfigError("shift.objectives", "is empty; name at least one reward")
     if len(set(shift.objectives)) != len(shift.objectives):
         raise ConfigError("shift.objectives", f"{shift.objectives} names one twice")
-    known = ["human"] if config.dataset.source == "preferences" else list(config.reward)
+    known = [*config.reward, HUMAN] if config.dataset.source == "preferences" else list(config.reward)
     for name in shift.objectives:
         if name.removeprefix("-") not in known:
             raise ConfigError("shift.objectives", f"no reward {name!r}; the reward group has: {choices(known)}")

@@ -35,23 +35,15 @@ def generated_cells(
 ) -> tuple[dict[str, dict[str, Cell]], list[list[str]]]:
     """``reward`` (standardised, per component) and ``kl`` of ``replies`` sampled to each prompt, and their texts.
 
-    ``kl`` is KL(policy || reference) in nats per reply, summed over the sampled positions with the whole
-    vocabulary at each. With ``shrink`` < 1 replies come from ``ref + shrink (policy - ref)`` logits.
+    Without components there is no reward. ``kl`` is KL(policy || reference) in nats per reply, summed over the
+    sampled positions with the whole vocabulary at each. With ``shrink`` < 1 replies come from ``ref + shrink (policy - ref)`` logits.
     """
     ids = candidates.prompt_ids
     sampled = sample_replies(
         model, tokenizer, ids, count=replies, sampling=sampling, seed=seed, reference=reference, shrink=shrink
     )
     texts = [[decode(tokenizer, reply) for reply in row] for row in sampled]
-    asked = [turns[-1] for turns in candidates.table["turns"] for _ in range(replies)]
-    raw = score(asked, [text for row in texts for text in row])
-    scores = {name: values.reshape(len(ids), replies) for name, values in raw.items()}
-    groups = np.array(candidates.table["group"][:])
-    reward = {}
-    for component in components:
-        mine = (groups == component.group) if component.group else np.ones(len(groups), dtype=bool)
-        utility = component.utility(scores) * mine[:, None]
-        reward[component.name] = Cell(utility.sum(1), mine * replies)
+    reward = _rewards(candidates, components, score, texts) if components else {}
     divergence = sequence_kl(
         model,
         reference,
@@ -62,7 +54,24 @@ def generated_cells(
         batch_size=batch_size,
     )
     kl = Cell(divergence.reshape(len(ids), replies).sum(1), np.full(len(ids), replies))
-    return {"reward": reward, "kl": {WHOLE: kl}}, texts
+    return ({"reward": reward} if reward else {}) | {"kl": {WHOLE: kl}}, texts
+
+
+def _rewards(
+    candidates: Candidates, components: Sequence[Component], score: ScoreReplies, texts: Sequence[Sequence[str]]
+) -> dict[str, Cell]:
+    """What each component thinks of the replies to the prompts that are its own."""
+    replies = len(texts[0])
+    asked = [turns[-1] for turns in candidates.table["turns"] for _ in range(replies)]
+    raw = score(asked, [text for row in texts for text in row])
+    scores = {name: values.reshape(len(texts), replies) for name, values in raw.items()}
+    groups = np.array(candidates.table["group"][:])
+    found = {}
+    for component in components:
+        mine = (groups == component.group) if component.group else np.ones(len(groups), dtype=bool)
+        utility = component.utility(scores) * mine[:, None]
+        found[component.name] = Cell(utility.sum(1), mine * replies)
+    return found
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -77,8 +78,9 @@ def summary(values: Mapping[str, np.ndarray], shift: Shift, metric: str) -> dict
     return {"worst": worst, "area": area}
 
 
+@lru_cache(maxsize=4)
 def resample_weights(prompts: int, draws: int, seed: int) -> np.ndarray:
-    """``[1 + draws, P]``: how often each prompt counts; row 0 is the sample itself."""
+    """``[1 + draws, P]``: how often each prompt counts; row 0 is the sample itself. Shared: do not write."""
     rng = np.random.default_rng(seed)
     counts = rng.multinomial(prompts, np.full(prompts, 1.0 / prompts), size=draws)
     return np.concatenate([np.ones((1, prompts)), counts])

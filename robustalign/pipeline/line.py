@@ -13,10 +13,11 @@ import torch
 from safetensors.torch import load_file
 from transformers import PreTrainedModel, TrainerCallback
 
-from robustalign.config import Config
+from robustalign.config import HUMAN, Config
 from robustalign.data.candidates import Candidates, check_source
 from robustalign.data.pairs import PairColumns, TrainingRows, evaluation_pairs, training_pairs
 from robustalign.errors import ConfigError
+from robustalign.evaluation.certificates import held_out_certificates
 from robustalign.evaluation.generated import generated_cells
 from robustalign.evaluation.implicit import HeldOutPairs
 from robustalign.evaluation.tables import Cell, evaluate_targets, per_prompt
@@ -25,7 +26,7 @@ from robustalign.pipeline.journal import Journal
 from robustalign.pipeline.stages import Stages, device, shared_key
 from robustalign.policies.load import check_path, with_adapters
 from robustalign.rewards import scorer_module
-from robustalign.shifts import Pairs, Shift
+from robustalign.shifts import Component, Pairs, Shift
 from robustalign.training.objective import Objective, build_objective
 from robustalign.training.trainer import PairTrainer, checkpoints
 
@@ -142,6 +143,11 @@ class Line:
             seed=config.seed,
         )
 
+    @property
+    def scorable(self) -> tuple[Component, ...]:
+        """The components that can value a new reply: all, unless somebody follows choices that people made."""
+        return () if HUMAN in self.config.shift.objectives else self.shift.components
+
     def prompt_groups(self, pairs: Pairs) -> np.ndarray:
         groups = np.array(self.train_candidates.table["group"][:])
         return np.unique(groups, return_inverse=True)[1][pairs.prompt]
@@ -203,12 +209,18 @@ class Line:
     def evaluate(self, policy: PreTrainedModel, step: int, final: bool = False) -> None:
         """Every target's metrics on every split, to the journal and to ``results/``."""
         generate = self.config.evaluation.generate
+        certificates: list[pd.DataFrame] = []
         policy.eval()
         for split, held_out in self.held_out.items():
-            cells = held_out.cells(held_out.logratios(policy))
+            ratios = held_out.logratios(policy)
+            cells = held_out.cells(ratios)
             if generate == "always" or (final and generate == "end"):
                 cells |= held_out.generated(policy, self.config.seed)
             self.record("policy", split, step, cells)
+            if final:
+                certificates.append(held_out.certificates(ratios))
+        if final:
+            self.save_table(pd.concat(certificates, ignore_index=True), "certificates.csv")
         if final and generate != "never":
             self.save_table(pd.concat([held_out.sample() for held_out in self.held_out.values()]), "replies.csv")
 
@@ -303,6 +315,12 @@ class HeldOut:
     def cells(self, logratios: np.ndarray, shrink: float = 1.0) -> dict[str, dict[str, Cell]]:
         return self.pairs.cells(logratios, self.beta, shrink)
 
+    def certificates(self, logratios: np.ndarray) -> pd.DataFrame:
+        """Worst-case losses around the nominal population's held-out pairs, with their controls."""
+        confidence = self.line.config.evaluation.confidence
+        pairs, shift = self.pairs.pairs, self.line.shift
+        return held_out_certificates(pairs, shift, logratios, self.beta, confidence=confidence).assign(split=self.split)
+
     def reference_cells(self) -> dict[str, dict[str, Cell]]:
         """The untrained policy: every margin is 0, so the loss is ln 2 and every pair a tie."""
         cells = self.cells(np.zeros(self.candidates.reference_logps.shape))
@@ -317,7 +335,7 @@ class HeldOut:
             line.stages.reference,
             line.stages.tokenizer,
             self.candidates,
-            line.shift.components,
+            line.scorable,
             line.stages.score,
             replies=line.config.evaluation.replies,
             sampling=line.config.dataset.sampling,

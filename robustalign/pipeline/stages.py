@@ -21,7 +21,7 @@ from safetensors.numpy import load_file, save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from robustalign.cache import ArtefactCache
-from robustalign.config import Config
+from robustalign.config import HUMAN, Config
 from robustalign.data.candidates import Candidates, given_candidates, sample_candidates, split_key
 from robustalign.data.splits import SPLITS
 from robustalign.errors import ConfigError
@@ -91,16 +91,22 @@ class Stages:
 
     def scores_folder(self, split: str) -> Path:
         folder = self.candidates_folder(split)
-        rewards = {} if self.config.dataset.source == "preferences" else self.config.reward
+        human = self.config.dataset.source == "preferences"
+        wanted = {name.removeprefix("-") for name in self.config.shift.objectives}
+        every = self.config.reward.items()
+        rewards = {name: spec for name, spec in every if not human or name in wanted}
 
         def build(target: Path) -> None:
             table = load_from_disk(folder)
             texts = table["replies"][:]
             asked = [turns[-1] for turns, row in zip(table["turns"], texts, strict=True) for _ in row]
-            flat = self.score(asked, [reply for row in texts for reply in row])
+            flat = score_all(rewards, self.reward_assets, asked, [reply for row in texts for reply in row])
+            if human:
+                flat[HUMAN] = np.tile([1.0, 0.0], len(texts))
             save_file({name: v.reshape(len(texts), -1) for name, v in flat.items()}, target / "scores.safetensors")
 
-        return self.cache.get("scores", {"version": 1, "candidates": folder.name, "rewards": rewards}, build)
+        key = {"version": 1, "candidates": folder.name, "rewards": rewards, "human": human}
+        return self.cache.get("scores", key, build)
 
     def reference_folder(self, split: str) -> Path:
         folder = self.candidates_folder(split)
@@ -130,10 +136,10 @@ class Stages:
         )
 
     def score(self, prompts: Sequence[str], replies: Sequence[str]) -> dict[str, np.ndarray]:
-        """Raw scores of replies under every objective; people's own comparisons prefer the first of two."""
-        if self.config.dataset.source == "preferences":
-            return {"human": np.tile([1.0, 0.0], len(replies) // 2)}
-        return score_all(self.config.reward, self.reward_assets, prompts, replies)
+        """Raw scores of replies under the objectives that somebody in the shift looks at, people's choice apart."""
+        wanted = {name.removeprefix("-") for name in self.config.shift.objectives}
+        rewards = {name: spec for name, spec in self.config.reward.items() if name in wanted}
+        return score_all(rewards, self.reward_assets, prompts, replies)
 
     def reward_assets(self, scorer: str, module: ModuleType) -> Path:
         """The folder a scorer prepared for itself, once for all runs."""
@@ -145,14 +151,12 @@ class Stages:
     def shift(self) -> Shift:
         """The shift, standardised by the training candidates alone."""
         scores = load_file(self.scores_folder("train") / "scores.safetensors")
-        if self.config.dataset.source == "preferences":
-            unit = {"human"}
-        else:
-            scorers = {
-                name: build_scorer(name, spec, self.reward_assets(spec["scorer"], scorer_module(name, spec)))
-                for name, spec in self.config.reward.items()
-            }
-            unit = {name for name, scorer in scorers.items() if scorer.unit}
+        scorers = {
+            name: build_scorer(name, spec, self.reward_assets(spec["scorer"], scorer_module(name, spec)))
+            for name, spec in self.config.reward.items()
+            if name in scores
+        }
+        unit = {name for name, scorer in scorers.items() if scorer.unit} | {HUMAN}
         return Shift(self.config.shift, Standards({k: v.ravel() for k, v in scores.items()}, frozenset(unit)))
 
     def reference_cells(self, split: str, build_cells) -> dict[str, dict[str, Cell]]:

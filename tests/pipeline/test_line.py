@@ -120,7 +120,8 @@ def test_micro_batches_change_memory_not_results(small) -> None:
     whole, cut = (run(small("method=kldpo", f"trainer.micro_batch_size={m}", *FAST), f"m{m}") for m in (8, 2))
     one, two = metrics(whole), metrics(cut)
     for key in one:
-        if key[1].startswith(("train/", "eval/")):
+        at_reference = key == (1, "train/rewards/accuracies")  # every margin is rounding
+        if key[1].startswith(("train/", "eval/")) and not at_reference:
             assert two[key] == pytest.approx(one[key], rel=2e-4, abs=2e-5), key
 
 
@@ -182,10 +183,11 @@ def test_hub_formats_from_local_folders(small, tmp_path) -> None:
         "model=pretrained", f"model.path={tmp_path / 'model'}", "model.lora.r=2", "trainer=chitchat_tiny",
         "dataset=preferences", f"dataset.path={tmp_path / 'data'}", "shift=none", "shift.objectives=[human]",
         "trainer.batch_size=4", "trainer.micro_batch_size=2", "trainer.max_steps=3", "trainer.save_model=true",
-        "evaluation.generate=never", "evaluation.bootstrap=20", *_places(small()),
+        "evaluation.bootstrap=20", *_places(small()),
     )  # fmt: skip
     folder = run(config, "hub")
     assert (folder.model / "adapter_model.safetensors").is_file()
+    assert set(targets(folder)["metric"]) == {"loss", "accuracy", "kl"}, "nobody can score a new reply"
     assert metrics(folder)[1, "train/rewards/margins"] == pytest.approx(0, abs=1e-4), "fresh adapters are the reference"
 
 
