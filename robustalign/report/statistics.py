@@ -76,14 +76,18 @@ def seed_means(values: np.ndarray) -> np.ndarray:
 
 
 def from_draws(means: np.ndarray, values: np.ndarray, prompts: int, confidence: float = CONFIDENCE) -> Estimate:
-    """The interval of ``means [1 + D]``; ``values [1 + D, S]`` tell how much of its variance is the seeds'."""
+    """The interval of ``means [1 + D]``; ``values [1 + D, S]`` tell how much of its variance is the seeds'.
+
+    It always holds the estimate, which percentiles of a crooked function of few seeds need not.
+    """
     seeds = values.shape[1]
     if not np.isfinite(means[0]):
         return Estimate.missing(seeds, prompts)
     low, high = interval(means[1:], confidence)
     wider = student_factor(degrees_of_freedom(means, values, prompts), confidence)
     centre = float(means[0])
-    return Estimate(centre, centre + (low - centre) * wider, centre + (high - centre) * wider, seeds, prompts)
+    below, above = min(low - centre, 0.0), max(high - centre, 0.0)
+    return Estimate(centre, centre + below * wider, centre + above * wider, seeds, prompts)
 
 
 def of_seeds(values: np.ndarray, confidence: float = CONFIDENCE) -> Estimate:

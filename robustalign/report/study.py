@@ -52,10 +52,11 @@ class Point:
 
     @property
     def strength(self) -> float:
-        """How far the method goes from dpo, in an order that is its own: the radius, or one over the temperature."""
+        """How far it goes from dpo, in an order of its own: the radius, or one over the temperature or alpha."""
         if self.radius is not None:
             return self.radius
-        return 1.0 / self.temperature if self.temperature else 0.0
+        inverse = self.temperature or _number(self.config["method"].get("alpha"))
+        return 1.0 / inverse if inverse else 0.0
 
     @property
     def plain(self) -> bool:

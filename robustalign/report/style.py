@@ -41,7 +41,7 @@ SETTINGS: Any = {
     "svg.fonttype": "none",
 }
 UNITS = {
-    "reward": "standard deviations",
+    "reward": "sd",
     "accuracy": "share",
     "loss": "nats",
     "kl": "nats a reply",

@@ -40,8 +40,8 @@ def learning_curves(setting: Setting, histories: pd.DataFrame, look: Look) -> Fi
                 panel.plot(by_step.index, by_step["mean"], **look.line(point), linewidth=width, label=point.label)
                 edge: Any = {"color": colour(point.method), "alpha": 0.1, "linewidth": 0}
                 panel.fill_between(by_step.index, by_step["min"], by_step["max"], **edge)
-        if name in ("robust/weight_max", "robust/divergence", "robust/dual"):
-            panel.set_yscale("symlog", linthresh=1e-3) if name == "robust/divergence" else panel.set_yscale("log")
+        if name == "robust/divergence":
+            panel.set_yscale("symlog", linthresh=1e-3)
         panel.set_title(label)
         panel.set_xlabel("optimiser step")
     for panel in axes[len(shown) :]:
