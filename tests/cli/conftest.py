@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from robustalign.cli.sweep import main as sweep_main
+from robustalign.cli.track import main as track_main
 from robustalign.pipeline.folder import RunFolder, State
 from robustalign.pipeline.sweep import Sweep, find
 
@@ -48,6 +50,11 @@ class Shell:
         """A sweep whose journals stay where they are."""
         return self.run("train.py", "tracking=spool", *words)
 
+    def act(self, *words: str) -> int:
+        """``sweep.py`` or ``track.py sync`` in this process, which saves the imports."""
+        command = track_main if words[0] == "sync" else sweep_main
+        return command([*words, "--output", str(self.output)])
+
     def sweep(self) -> Sweep:
         """The last one launched."""
         return find(self.output)
@@ -75,8 +82,11 @@ class Shell:
 
 
 @pytest.fixture
-def shell(tmp_path: Path) -> Shell:
-    return Shell(tmp_path)
+def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shell:
+    made = Shell(tmp_path)
+    for name in ("PYTHONPATH", "ROBUSTALIGN_LINE", "OMP_NUM_THREADS"):
+        monkeypatch.setenv(name, made.env[name])
+    return made
 
 
 def kill(folder: RunFolder) -> None:

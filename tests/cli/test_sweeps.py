@@ -49,12 +49,11 @@ def test_failures_are_seen_and_take_no_other_run_along(shell):
     assert "ValueError: asked to raise at step 3" in done.stdout
     failed = [run.folder for run, status in shell.sweep().status() if status.state is State.FAILED]
     assert all("ValueError" in folder.traceback.read_text() for folder in failed)
-    again = shell.train(*words)
-    assert again.returncode == 1
+    assert shell.act("wait") == 1
     assert [folder.status().attempts for folder in failed] == [1, 1]
+    assert shell.act("retry", failed[0].name) == 1
+    assert [folder.status().attempts for folder in failed] == [2, 1]
     assert shell.train(*words, "sweep.retry=failed").returncode == 1
-    assert [folder.status().attempts for folder in failed] == [2, 2]
-    assert shell.run("sweep.py", "retry", failed[0].name).returncode == 1
     assert [folder.status().attempts for folder in failed] == [3, 2]
 
 
@@ -137,18 +136,18 @@ def test_cancel_stops_for_good_until_a_retry(shell):
     launcher = shell.start("train.py", "tracking=spool", *words)
     (running,) = shell.wait_for(State.RUNNING, step=2)
     waiting = next(folder for folder in shell.folders() if folder.name != running.name)
-    assert shell.run("sweep.py", "cancel", running.name, waiting.name).returncode == 0
+    assert shell.act("cancel", running.name, waiting.name) == 0
     shell.wait_for(State.RUNNING, step=2)
-    assert shell.run("sweep.py", "cancel").returncode == 0
+    assert shell.act("cancel") == 0
     launcher.communicate(timeout=60)
     assert launcher.returncode == 1
     assert set(shell.states().values()) == {State.CANCELLED}
-    assert shell.run("sweep.py", "retry", waiting.name).returncode == 1
+    assert shell.act("retry", waiting.name) == 1
     assert waiting.status().state is State.FINISHED
     assert running.status().state is State.CANCELLED
 
 
-def test_status_reaps_what_died_and_wait_starts_it_again(shell):
+def test_status_reaps_what_died_and_wait_starts_it_again(shell, capsys):
     words = ("-m", "seed=0,1", "trainer.max_steps=60", SLOW, "trainer.save_steps=5", "hydra.launcher.workers=2")
     launcher = shell.start("train.py", "tracking=spool", *words)
     running = shell.wait_for(State.RUNNING, count=2, step=12)
@@ -156,14 +155,13 @@ def test_status_reaps_what_died_and_wait_starts_it_again(shell):
     for folder in running:
         kill(folder)
     launcher.communicate()
-    shown = shell.run("sweep.py", "status")
-    assert shown.returncode == 0
-    assert shown.stdout.count("KILLED") == 2
-    assert shell.run("sweep.py", "wait").returncode == 0
-    assert shell.run("sweep.py", "status").stdout.count("FINISHED") == 2
+    assert shell.act("status") == 0
+    assert capsys.readouterr().out.count("KILLED") == 2
+    assert shell.act("wait") == 0
+    assert capsys.readouterr().out.count("FINISHED") == 2
     assert all(steps(folder) == list(range(1, 61)) for folder in running)
-    log = shell.run("sweep.py", "logs", running[0].name)
-    assert (log.returncode, str(running[0].log) in log.stderr) == (0, True)
+    assert shell.act("logs", running[0].name) == 0
+    assert str(running[0].log) in capsys.readouterr().err
 
 
 def test_submit_and_leave(shell):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 
@@ -10,7 +11,12 @@ import pytest
 from robustalign.cli.errors import one_line_errors
 from robustalign.cli.train import train
 from robustalign.config import config_dir, register
+from robustalign.pipeline.follow import Following
+from robustalign.tracking.read import runs_table
 from tests.cli.conftest import ROOT
+from tests.tracking.conftest import migrated
+
+__all__ = ["migrated"]
 
 BAD = {
     "method=nope": ("method", "choose one of: "),
@@ -92,11 +98,11 @@ def test_looking_imports_nothing_heavy(words, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_run_is_in_mlflow_when_the_command_ends(shell):
+def test_a_sweep_is_in_mlflow_when_the_command_ends(shell, migrated):
+    shell.output.mkdir()
+    shutil.copy(migrated, shell.output / "mlflow.db")
     done = shell.run("train.py", "-m", "seed=0,1", "trainer.max_steps=3", "+method.raise_at=2", "+method.die_at=1")
     assert done.returncode == 1
-    from robustalign.tracking.read import runs_table
-
     table = runs_table(shell.sweep().mlruns, "robustalign")
     assert list(table["status"]) == ["FAILED", "FAILED"]
     assert set(table["name"]) == {"dpo seed=0", "dpo seed=1"}
@@ -107,23 +113,17 @@ def test_a_run_is_in_mlflow_when_the_command_ends(shell):
     assert names == ["mlartifacts", "mlflow.db", "runs", "sweeps"]
 
 
-def test_spooled_runs_are_imported_later(shell):
+def test_spooled_runs_are_imported_later_and_an_unreachable_store_costs_none(shell, migrated, capsys):
     assert shell.train("trainer.max_steps=3").returncode == 0
     assert not (shell.output / "mlflow.db").exists()
+    lost = shell.sweep()
+    lost.tracking.uri = "http://127.0.0.1:9"
+    assert Following(lost).finish() is None
+    assert "track.py sync" in capsys.readouterr().err
+    shutil.copy(migrated, shell.output / "mlflow.db")
     for _ in range(2):
-        assert shell.run("track.py", "sync").returncode == 0
-    from robustalign.tracking.read import runs_table
-
-    table = runs_table(shell.sweep().mlruns, "robustalign")
-    assert list(table["status"]) == ["FINISHED"]
-
-
-def test_an_unreachable_store_costs_no_run(shell):
-    done = shell.run("train.py", "tracking.uri=http://127.0.0.1:9", "trainer.max_steps=3")
-    assert done.returncode == 0, done.stderr
-    assert "track.py sync" in done.stderr
-    (folder,) = shell.folders()
-    assert folder.status().state == "FINISHED"
+        assert shell.act("sync") == 0
+    assert list(runs_table(shell.sweep().mlruns, "robustalign")["status"]) == ["FINISHED"]
 
 
 @pytest.mark.parametrize(("words", "part"), [(["status"], "has no sweeps"), (["logs", "x"], "has no sweeps")])

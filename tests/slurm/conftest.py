@@ -26,6 +26,5 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 def shell(tmp_path: Path, cluster: Cluster) -> Shell:
     """A shell on the cluster's submit host."""
     made = Shell(tmp_path)
-    made.env |= cluster.env | {key: value for key, value in made.env.items() if key != "SLURM_CONF"}
     made.env["SLURM_CONF"] = str(cluster.conf)
     return made

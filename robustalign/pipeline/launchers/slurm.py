@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -142,12 +144,14 @@ class SlurmArray:
         import submitit
         from submitit.core.utils import FailedJobError
 
-        executor = submitit.SlurmExecutor(folder=folder, python=sys.executable)
-        executor.update_parameters(**self._parameters(), **more)
         try:
-            jobs = executor.map_array(function, *arguments)
-        except (FailedJobError, OSError) as error:
-            raise ConfigError("hydra.launcher", f"sbatch refused the job: {_last_line(error)}") from error
+            executor = submitit.SlurmExecutor(folder=folder, python=sys.executable)
+            executor.update_parameters(**self._parameters(), **more)
+            with contextlib.redirect_stderr(io.StringIO()):  # sbatch's words are in the error too
+                jobs = executor.map_array(function, *arguments)
+        except (FailedJobError, RuntimeError, OSError) as error:
+            words = "; ".join(str(error).strip().splitlines()) or type(error).__name__
+            raise ConfigError("hydra.launcher", f"SLURM takes no job: {words}") from error
         return [job.job_id for job in jobs]
 
     def _parameters(self) -> dict[str, Any]:
@@ -210,7 +214,3 @@ def minutes(text: int | str) -> int:
     except ValueError:
         problem = f"{text!r} is no time limit; write minutes, HH:MM:SS or DAYS-HH:MM:SS"
         raise ConfigError("hydra.launcher.time", problem) from None
-
-
-def _last_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
