@@ -21,6 +21,7 @@ LEVEL = {
     "evaluation": 4,
     "tracking": 5,
     "report": 6,
+    "theory": 2,
     "pipeline": 6,
     "cli": 7,
 }

@@ -1,0 +1,3 @@
+from robustalign.cli.log_linear_rates import main
+
+main()
