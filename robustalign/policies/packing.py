@@ -1,0 +1,128 @@
+"""Rows of prompt and completion, and the same rows packed so that nothing is computed twice or for padding.
+
+A *tree* is a prompt followed by its completions; a packed row holds whole trees, one after the other. A token sees
+the prompt of its tree and the part of its own completion before it, at the positions it would have in a row of its
+own, so every hidden state is the one of the padded layout (prefix sharing: arXiv 2410.20305). The last token of a
+completion predicts nothing and is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Right-padded rows: ``ids [R,T]`` int64, ``attention [R,T]`` and ``completion [R,T]`` bool.
+
+    ``tree [R]`` int64: rows of one number and with one prompt may share its computation; None: no row shares.
+    """
+
+    ids: Tensor
+    attention: Tensor
+    completion: Tensor
+    tree: Tensor | None = None
+
+    @classmethod
+    def collate(
+        cls,
+        prompts: Sequence[Sequence[int]],
+        completions: Sequence[Sequence[int]],
+        pad: int,
+        tree: Sequence[int] | None = None,
+    ) -> Rows:
+        """Rows of ``prompt + completion``; masks come from lengths, so a pad id that equals EOS is harmless."""
+        ids = [torch.tensor([*p, *c]) for p, c in zip(prompts, completions, strict=True)]
+        padded = pad_sequence(ids, batch_first=True, padding_value=pad)
+        position = torch.arange(padded.shape[1])
+        starts = torch.tensor([len(p) for p in prompts])[:, None]
+        ends = torch.tensor([len(row) for row in ids])[:, None]
+        attention = position < ends
+        return cls(padded, attention, attention & (position >= starts), None if tree is None else torch.tensor(tree))
+
+    def to(self, device: torch.device | str) -> Rows:
+        tree = None if self.tree is None else self.tree.to(device)
+        return Rows(self.ids.to(device), self.attention.to(device), self.completion.to(device), tree)
+
+    @property
+    def prompt(self) -> Tensor:
+        """``[R,T]`` bool: prompt positions."""
+        return self.attention & ~self.completion
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Where the tokens of ``Rows`` lie in ``P`` packed rows of width ``W``; padding is isolated.
+
+    ``source [P,W]`` int64: flat index into ``[R,T]``. ``position [P,W]`` int64: position id. ``visible [P,1,W,W]``
+    bool: which keys a query sees. ``predictors``: row and column, ``[K]`` int64 each, of the position that predicts
+    each completion token, in row order.
+    """
+
+    source: Tensor
+    position: Tensor
+    visible: Tensor
+    predictors: tuple[Tensor, Tensor]
+
+
+def pack(rows: Rows, width: int = 0) -> Packed:
+    """Trees of ``rows`` in packed rows no wider than the longest tree or ``width``."""
+    ids, stride = rows.ids.cpu().numpy(), rows.ids.shape[1]
+    starts, ends = rows.prompt.sum(1).cpu().numpy(), rows.attention.sum(1).cpu().numpy()
+    tree = np.arange(len(ids)) if rows.tree is None else rows.tree.cpu().numpy()
+    members: dict[tuple[int, bytes], list[int]] = {}
+    for row, start in enumerate(starts):
+        members.setdefault((int(tree[row]), ids[row, :start].tobytes()), []).append(row)
+    trees = list(members.values())
+    lengths = [int(starts[m[0]] + sum(ends[row] - 1 - starts[row] for row in m)) for m in trees]
+    places, shape = _first_fit(lengths, max(width, *lengths))
+
+    source, position, owner, branch = np.zeros((4, *shape), dtype=np.int64)
+    predictors: list[np.ndarray] = [np.empty(0)] * len(ids)
+    for number, (rows_of_tree, (line, at)) in enumerate(zip(trees, places, strict=True), start=1):
+        first, root = rows_of_tree[0], at
+        spans = [(first, 0, int(starts[first]), 0)]
+        spans += [(row, int(starts[row]), int(ends[row]) - 1, i) for i, row in enumerate(rows_of_tree, start=1)]
+        for row, begin, end, kind in spans:
+            here = slice(at, at + end - begin)
+            source[line, here] = np.arange(row * stride + begin, row * stride + end)
+            position[line, here] = np.arange(begin, end)
+            owner[line, here], branch[line, here] = number, kind
+            if kind:
+                before = np.arange(at - 1, at + end - begin)
+                before[0] = root + begin - 1
+                predictors[row] = line * shape[1] + before
+            at += end - begin
+    device = rows.ids.device
+    where = torch.from_numpy(np.concatenate(predictors)).to(device)
+    return Packed(
+        source=torch.from_numpy(source).to(device),
+        position=torch.from_numpy(position).to(device),
+        visible=_visible(torch.from_numpy(owner).to(device), torch.from_numpy(branch).to(device)),
+        predictors=(where // shape[1], where % shape[1]),
+    )
+
+
+def _first_fit(lengths: Sequence[int], width: int) -> tuple[list[tuple[int, int]], tuple[int, int]]:
+    """Line and column of each item, the longest placed first, and how many lines of which width that makes."""
+    places, used = [(0, 0)] * len(lengths), list[int]()
+    for item in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        line = next((i for i, taken in enumerate(used) if taken + lengths[item] <= width), len(used))
+        if line == len(used):
+            used.append(0)
+        places[item] = (line, used[line])
+        used[line] += lengths[item]
+    return places, (len(used), max(used))
+
+
+def _visible(owner: Tensor, branch: Tensor) -> Tensor:
+    """``[P,1,W,W]`` bool from the tree and the branch (0: prompt) of each position, ``[P,W]`` each."""
+    same_tree = owner[:, :, None] == owner[:, None, :]
+    same_branch = (branch[:, :, None] == branch[:, None, :]) | (branch[:, None, :] == 0)
+    return (same_tree & same_branch).tril().unsqueeze(1)
