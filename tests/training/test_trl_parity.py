@@ -1,4 +1,4 @@
-"""One batch through TRL's DPOTrainer and through our step: same tokens, same loss, same gradients."""
+"""The same batches through TRL's DPOTrainer and through our step: same losses, gradients and loss curve."""
 
 from __future__ import annotations
 
@@ -29,6 +29,18 @@ def trl_trainer(tokenizer, tmp_path, model, reference, loss_type: str = "sigmoid
     )
 
 
+def our_batch(theirs: dict) -> dict[str, torch.Tensor]:
+    size = len(theirs["ref_chosen_logps"])
+    return {
+        "input_ids": theirs["input_ids"],
+        "attention_mask": theirs["attention_mask"].bool(),
+        "completion_mask": theirs["completion_mask"].bool(),
+        "ref_logps": torch.cat([theirs["ref_chosen_logps"], theirs["ref_rejected_logps"]]),
+        "row": torch.arange(size),
+        "score_gap": torch.ones(size),
+    }
+
+
 def test_dpo_loss_and_gradients_equal_trl(tokenizer, tmp_path) -> None:
     policy, reference = (tiny_llama(vocabulary=len(tokenizer), seed=s) for s in (1, 2))
     trainer = trl_trainer(tokenizer, tmp_path, policy, reference)
@@ -39,14 +51,7 @@ def test_dpo_loss_and_gradients_equal_trl(tokenizer, tmp_path) -> None:
     their_gradient = torch.cat([p.grad.flatten().clone() for p in policy.parameters()])
 
     policy.zero_grad()
-    ours_batch = {
-        "input_ids": batch["input_ids"],
-        "attention_mask": batch["attention_mask"].bool(),
-        "completion_mask": batch["completion_mask"].bool(),
-        "ref_logps": torch.cat([batch["ref_chosen_logps"], batch["ref_rejected_logps"]]),
-        "row": torch.arange(4),
-        "score_gap": torch.ones(4),
-    }
+    ours_batch = our_batch(batch)
     step = ObjectiveStep(build_objective({"name": "dpo", "loss": "sigmoid", "set": "nominal", "beta": 0.3}))
     ours, _ = step.loss(policy, ours_batch, step.plan(policy, [ours_batch]), 0)
     ours.backward()
@@ -54,3 +59,23 @@ def test_dpo_loss_and_gradients_equal_trl(tokenizer, tmp_path) -> None:
     assert abs(float(theirs.detach()) - 0.6931472) > 1e-2, "policy and reference must differ for this to mean anything"
     assert float(ours.detach()) == pytest.approx(float(theirs.detach()), rel=1e-5)
     assert float((our_gradient - their_gradient).norm() / their_gradient.norm()) < 1e-5
+
+
+def test_loss_curve_of_twenty_steps_equals_trl(tokenizer, tmp_path) -> None:
+    theirs, ours, reference = (tiny_llama(vocabulary=len(tokenizer), seed=s) for s in (1, 1, 2))
+    trainer = trl_trainer(tokenizer, tmp_path, theirs, reference)
+    batches = [trainer.data_collator([trainer.train_dataset[i] for i in rows]) for rows in ((0, 1), (2, 3), (1, 3))]
+    step = ObjectiveStep(build_objective({"name": "dpo", "loss": "sigmoid", "set": "nominal", "beta": 0.3}))
+    optimisers = [torch.optim.AdamW(model.parameters(), lr=3e-3) for model in (theirs, ours)]
+    curves: list[list[float]] = [[], []]
+    for i in range(20):
+        batch = batches[i % 3]
+        mine = our_batch(batch)
+        losses = [trainer.compute_loss(theirs, dict(batch)), step.loss(ours, mine, step.plan(ours, [mine]), 0)[0]]
+        for loss, optimiser, curve in zip(losses, optimisers, curves, strict=True):
+            loss.backward()
+            optimiser.step()
+            optimiser.zero_grad()
+            curve.append(float(loss.detach()))
+    assert curves[0][-1] < 0.5 * curves[0][2], "both must have learnt something"
+    assert curves[1] == pytest.approx(curves[0], rel=1e-3)
