@@ -48,5 +48,11 @@ test-slow: $(STAMP) ## the tests that take minutes
 test-slurm: $(STAMP) ## the tests on a one-machine SLURM, installed from Debian packages where it is missing
 	$(BIN)/pytest -q -m slurm tests/slurm
 
+bench: $(STAMP) ## what robust training costs: ratios against DPO, TRL and a bare loop (under 4 minutes)
+	$(BIN)/python benchmarks/step_cost.py --json outputs/benchmarks/step_cost.json
+	$(BIN)/python benchmarks/against_trl.py --json outputs/benchmarks/against_trl.json
+	$(BIN)/python benchmarks/framework_overhead.py --json outputs/benchmarks/framework_overhead.json
+	$(BIN)/python benchmarks/gradient_error.py --json outputs/benchmarks/gradient_error.json
+
 clean: ## remove the environment and all results
 	rm -rf $(VENV) outputs cache dist build site .pytest_cache .ruff_cache .mypy_cache

@@ -1,0 +1,159 @@
+"""Ratios of interleaved runs in one process, peak memory, and the pairs that the benchmarks share.
+
+Machines are shared and their speed drifts, so every repetition runs all contestants once, one after the other, and a
+ratio compares runs of the same repetition; process time on one thread leaves other people's work out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+import time
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from robustalign.config import ModelConfig
+from robustalign.policies.load import asset_folder, load_model, load_tokenizer
+from robustalign.policies.logprobs import score_completions
+
+Example = dict
+
+
+def arguments(description: str | None, repeats: int) -> argparse.Namespace:
+    """The options that all benchmarks have, and one thread."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", help="folder of save_pretrained (SmolLM2, ...); default: the shipped chitchat_tiny")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--pairs", type=int, default=32, help="pairs per optimiser step")
+    parser.add_argument("--prompt", type=int, default=12, help="mean tokens of a prompt")
+    parser.add_argument("--repeats", type=int, default=repeats)
+    parser.add_argument("--json", type=Path, help="write the figures here too")
+    torch.set_num_threads(1)
+    return parser.parse_args()
+
+
+def load(options: argparse.Namespace) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model without dropout, and its tokenizer."""
+    path = options.model or asset_folder("chitchat_tiny")
+    config = ModelConfig(name=str(path), path=str(path), dtype=options.dtype)
+    return load_model(path, config, options.device), load_tokenizer(path)
+
+
+@torch.no_grad()
+def sampled_pairs(model: PreTrainedModel, pad: int, end: int, count: int, prompt: int, seed: int = 0) -> list[Example]:
+    """Pairs in the model's own words, as ``PairCollator`` takes them; replies have up to 10 tokens and an end."""
+    torch.manual_seed(seed)
+    draw = random.Random(seed)
+    start = model.config.bos_token_id if model.config.bos_token_id is not None else end
+    settings = {"do_sample": True, "pad_token_id": pad, "use_cache": True}
+    ids = torch.full((count, 1), start, device=model.device)
+    longest = max(2, 2 * prompt - 4)
+    texts = model.generate(ids, min_new_tokens=longest + 20, max_new_tokens=longest + 20, **settings).tolist()
+    examples = []
+    for i, text in enumerate(texts):
+        cut = draw.randint(4, longest)
+        replies = [text[cut : cut + draw.randint(3, 10)], texts[i - 1][cut : cut + draw.randint(3, 10)]]
+        chosen, rejected = ([*(token for token in reply if token not in (pad, end)), end] for reply in replies)
+        examples.append({"row": i, "prompt": text[:cut], "chosen": chosen, "rejected": rejected, "gap": 1.0})
+    sides = [e["chosen"] for e in examples] + [e["rejected"] for e in examples]
+    logps = score_completions(model, [e["prompt"] for e in examples] * 2, sides, pad=pad, batch_size=64).tolist()
+    for i, example in enumerate(examples):
+        example["reference"] = (logps[i], logps[count + i])
+    return examples
+
+
+def clock(device: str) -> float:
+    """Process time on the CPU; wall time after all work is done elsewhere."""
+    if device == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def interleaved(
+    contestants: Mapping[str, Callable[[], object]], repeats: int, device: str = "cpu"
+) -> dict[str, list[float]]:
+    """Seconds of every contestant in every repetition, after a first run of each that does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for repeat in range(repeats + 1):
+        for name, run in contestants.items():
+            start = clock(device)
+            run()
+            if repeat:
+                seconds[name].append(clock(device) - start)
+    return seconds
+
+
+def ratio(above: Sequence[float], below: Sequence[float]) -> dict[str, float]:
+    """Median, smallest and largest of the ratios of paired runs."""
+    ratios = [a / b for a, b in zip(above, below, strict=True)]
+    return {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)}
+
+
+def shown(figure: Mapping[str, float]) -> str:
+    return f"{figure['median']:.2f} [{figure['min']:.2f}, {figure['max']:.2f}]"
+
+
+class _Live(TorchDispatchMode):
+    """Counts the bytes of the storages that are made and still alive."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = self.peak = 0
+        self.known: set[int] = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, torch.Tensor):
+                self._add(tensor.untyped_storage())
+        return out
+
+    def _add(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key not in self.known:
+            self.known.add(key)
+            self.bytes += size
+            self.peak = max(self.peak, self.bytes)
+            weakref.finalize(storage, self._drop, key, size)
+
+    def _drop(self, key: int, size: int) -> None:
+        self.known.discard(key)
+        self.bytes -= size
+
+
+def peak_bytes(model: nn.Module, run: Callable[[], object]) -> int:
+    """Largest sum of tensors alive at once in ``run`` beside the parameters: activations and gradients."""
+    model.zero_grad()
+    if torch.cuda.is_available() and next(model.parameters()).is_cuda:
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        run()
+        return torch.cuda.max_memory_allocated() - before
+    with _Live() as live:
+        live.known = {p.untyped_storage()._cdata for p in model.parameters()}
+        run()
+    return live.peak
+
+
+def report(
+    title: str, header: Sequence[str], rows: Sequence[Sequence[str]], figures: object, options: argparse.Namespace
+) -> None:
+    """A markdown table, and the figures as JSON where asked."""
+    print(f"\n### {title}\n")
+    for row in (header, ["---"] * len(header), *rows):
+        print("| " + " | ".join(row) + " |")
+    if options.json:
+        settings = {name: str(value) for name, value in vars(options).items()}
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps({"title": title, "settings": settings, "figures": figures}, indent=1) + "\n")
