@@ -10,10 +10,11 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
@@ -23,14 +24,27 @@ if TYPE_CHECKING:
     from robustalign.pipeline.launchers.execute import Backend
 
 
-class ProductSweeper(BasicSweeper):
-    """Hydra's own sweeper (the product of all lists), without its files and without composing twice."""
+class ProductSweeper(Sweeper):
+    """The product of all swept values, like Hydra's own, without its files and without composing twice."""
+
+    def __init__(self, max_batch_size: int | None = None, params: Mapping[str, Any] | None = None) -> None:
+        self.params = params or {}
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Make the launcher."""
+        self.loader = hydra_context.config_loader
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Launch the product of the swept values."""
-        assert self.hydra_context is not None and self.launcher is not None
-        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        (jobs,) = self.split_arguments(parser.parse_overrides([*self._parse_config(), *arguments]), None)
+        """Launch the product of the swept values; the command line wins over the config's ``params``."""
+        from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
+        words = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
+        overrides = OverridesParser.create(config_loader=self.loader).parse_overrides(words)
+        (jobs,) = BasicSweeper.split_arguments(overrides, None)
+        assert self.launcher is not None
         return self.launcher.launch(jobs, initial_job_idx=0)
 
 
