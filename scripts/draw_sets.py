@@ -28,7 +28,7 @@ SETS: dict[str, dict[str, AmbiguitySet]] = {
         "CVaR, alpha 0.5": CVaR(alpha=0.5),
         "total variation, radius 0.1": TVBall(radius=0.1),
     },
-    "temperature 0.5": {
+    "the sign of the tilt, temperature 0.5": {
         "KLDPO": KLBall(temperature=0.5),
         "KLDPO, released code (clamp 10)": KLBall(temperature=0.5, normalized=False, clamp=10.0),
         "Dr. DPO (optimistic)": KLBall(temperature=0.5, direction="optimistic"),
@@ -48,11 +48,14 @@ def main() -> None:
         for panel, (title, sets) in zip(row, SETS.items(), strict=True):
             for (label, ball), colour, line in zip(sets.items(), COLOURS, LINES, strict=False):
                 weights = ball.worst_case(losses).weights
-                panel.plot(losses, weights, label=label, color=colour, linestyle=line, linewidth=1.6)
-            panel.set(yscale="symlog", ylim=(0, 50), xlabel="loss of the pair, nats", title=title)
-            panel.set_yticks([0, 0.5, 1, 3, 10, 30], ["0", "0.5", "1", "3", "10", "30"])
+                steps = "steps-mid" if isinstance(ball, CVaR | TVBall) else "default"
+                panel.plot(losses, weights, label=label, color=colour, ls=line, linewidth=1.6, drawstyle=steps)
+            panel.set(xlabel="loss of the pair, nats", title=title)
+            panel.set_yscale("log", nonpositive="clip")
+            panel.set(ylim=(0.04, 200))
+            panel.set_yticks([0.1, 0.3, 1, 3, 10, 30, 100], ["0.1", "0.3", "1", "3", "10", "30", "100"])
             panel.legend(loc="upper left")
-        row[0].set_ylabel("weight (mean 1 over the batch)")
+        row[0].set_ylabel("weight of the pair (1: as in DPO)")
         PICTURES.mkdir(parents=True, exist_ok=True)
         print(save(figure, PICTURES, "weights"))
 

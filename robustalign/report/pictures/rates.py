@@ -18,14 +18,14 @@ def draw_rates(table: pd.DataFrame, fitted: pd.DataFrame, folder: Path) -> Path:
     """Error and worst-case loss against n, means over seeds with 95 % bars; returns the png."""
     with drawing():
         figure, ((left, right),) = panels(2, width=4.2, height=3.4)
-        slope = {(m, r): (s, low, high) for m, r, s, low, high in fitted.itertuples(index=False)}
-        _curves(left, table, "error", {key: f", slope {s:.2f} [{a:.2f}, {b:.2f}]" for key, (s, a, b) in slope.items()})
+        slope = dict(zip(zip(fitted["method"], fitted["radius"], strict=True), fitted["slope"], strict=True))
+        _curves(left, table, "error", {key: f", {value:.2f}" for key, value in slope.items()})
         _guide(left, table)
         left.set(xscale="log", yscale="log", xlabel="pairs n", ylabel="distance from the population's optimum")
         excess = table.assign(excess=table["worst"] - table["best"])
         _curves(right, excess, "excess", {})
         right.set(xscale="log", yscale="log", xlabel="pairs n", ylabel="worst-case loss above the best, nats")
-        left.set_title("estimation error")
+        left.set_title("estimation error, with slopes")
         right.set_title("loss under adversarial re-weighting")
         legend_below(figure)
         return save(figure, folder, "rates")
@@ -42,4 +42,4 @@ def _guide(panel: Axes, table: pd.DataFrame) -> None:
     """The theory's n^(-1/4) from the first point of KLDPO."""
     n, mean, _ = summary(table, "error")["kldpo", FIXED]
     where = np.array([n[0], n[-1]], float)
-    panel.plot(where, mean[0] * (where / n[0]) ** -0.25, color="#b0b0b0", linewidth=1, label="slope -1/4 (theory)")
+    panel.plot(where, mean[0] * (where / n[0]) ** -0.25, color="#b0b0b0", linewidth=1, label="slope -1/4")
