@@ -36,7 +36,8 @@ def generated_cells(
     """``reward`` (standardised, per component) and ``kl`` of ``replies`` sampled to each prompt, and their texts.
 
     Without components there is no reward. ``kl`` is KL(policy || reference) in nats per reply, summed over the
-    sampled positions with the whole vocabulary at each. With ``shrink`` < 1 replies come from ``ref + shrink (policy - ref)`` logits.
+    sampled positions with the whole vocabulary at each. With ``shrink`` < 1 replies come from
+    ``ref + shrink (policy - ref)`` logits.
     """
     ids = candidates.prompt_ids
     sampled = sample_replies(

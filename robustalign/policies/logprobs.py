@@ -17,10 +17,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from robustalign.policies.packing import Rows, pack
 
@@ -62,11 +64,12 @@ def input_offset(model: nn.Module, offset: Tensor | None) -> Iterator[None]:
         handle.remove()
 
 
-def unwrapped(model: nn.Module) -> nn.Module:
+def unwrapped(model: nn.Module) -> PreTrainedModel:
     """The language model inside a data-parallel wrapper."""
-    while hasattr(model, "module"):
-        model = model.module
-    return model
+    inner: Any = model
+    while hasattr(inner, "module"):
+        inner = inner.module
+    return inner
 
 
 def token_logps(model: nn.Module, rows: Rows, offset: Tensor | None = None) -> Tensor:
@@ -85,7 +88,7 @@ def _token_logps(model: nn.Module, rows: Rows, offset: Tensor | None, packed: bo
         layout = pack(rows, PACKED_WIDTH)
         predictors, visible = layout.predictors, layout.visible
         if _attention(model) == "eager":  # adds its mask
-            dtype = unwrapped(model).get_input_embeddings().weight.dtype
+            dtype = _embeddings(model).dtype
             visible = torch.zeros_like(visible, dtype=dtype).masked_fill(~visible, torch.finfo(dtype).min)
         inputs = {
             "input_ids": rows.ids.flatten()[layout.source],
@@ -118,6 +121,12 @@ def takes_block_masks(model: nn.Module) -> bool:
     return known[attention]
 
 
+def _embeddings(model: nn.Module) -> Tensor:
+    table = unwrapped(model).get_input_embeddings().weight
+    assert isinstance(table, Tensor)
+    return table
+
+
 def _attention(model: nn.Module) -> str:
     return str(getattr(unwrapped(model).config, "_attn_implementation", None))
 
@@ -132,7 +141,7 @@ def _full_attention(model: nn.Module) -> bool:
 
 @torch.no_grad()
 def _packs(model: nn.Module) -> bool:
-    embeddings = unwrapped(model).get_input_embeddings().weight
+    embeddings = _embeddings(model)
     token = iter((torch.arange(32) * 7919 % embeddings.shape[0]).tolist())
     prompts = [[next(token) for _ in range(n)] for n in (5, 3)]
     completions = [[next(token) for _ in range(n)] for n in (4, 1, 2, 5)]

@@ -106,10 +106,10 @@ def fit(objective: Objective, data: Sample, start: Tensor | None = None) -> Tens
     def closure() -> Tensor:
         search.zero_grad()
         value = objective(theta, data)
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()
         return value
 
-    search.step(closure)  # type: ignore[no-untyped-call]
+    search.step(closure)
     return theta.detach()
 
 
