@@ -106,6 +106,7 @@ class Bigrams(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self.config = SimpleNamespace(_attn_implementation=None)
         self.tokens, self.head = (
             nn.Embedding(6, 2, dtype=torch.float64),
             nn.Linear(2, 6, bias=False, dtype=torch.float64),
