@@ -54,5 +54,9 @@ bench: $(STAMP) ## what robust training costs: ratios against DPO, TRL and a bar
 	$(BIN)/python benchmarks/framework_overhead.py --json outputs/benchmarks/framework_overhead.json
 	$(BIN)/python benchmarks/gradient_error.py --json outputs/benchmarks/gradient_error.json
 
+docs: $(STAMP) ## the documentation as a site in site/, built strictly
+	$(BIN)/pip install -q -c constraints.txt -e '.[docs]'
+	$(BIN)/mkdocs build --strict
+
 clean: ## remove the environment and all results
 	rm -rf $(VENV) outputs cache dist build site .pytest_cache .ruff_cache .mypy_cache

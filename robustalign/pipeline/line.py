@@ -102,7 +102,6 @@ class Line:
         self.should_stop = should_stop
         self.stages = Stages(config)
         self.seconds: dict[str, float] = {}
-        self.tables: list[pd.DataFrame] = []
 
     def run(self) -> None:
         with self.timed("prepare"):
