@@ -80,7 +80,7 @@ class Progress:
         self.states = {run.folder.name: status.state for run, status in sweep.status()}
         self.steps: dict[str, int] = {}
         self.drawn = 0.0
-        self.live = self._live() if sys.stderr.isatty() and len(sweep.runs) > 1 else None
+        self.live = self._live() if sys.stderr.isatty() else None
 
     def __enter__(self) -> Progress:
         if self.live is not None:
@@ -98,8 +98,8 @@ class Progress:
             return
         rows = self.sweep.status()
         if self.live is not None:
-            self.live.update(self._picture(rows))
-        elif len(rows) > 1:
+            self.live.update(self._picture(rows), refresh=True)
+        else:
             self._lines(rows)
         self.drawn = time.monotonic()
 
@@ -115,7 +115,7 @@ class Progress:
         from rich.console import Console
         from rich.live import Live
 
-        return Live(console=Console(stderr=True), auto_refresh=False, transient=True, redirect_stdout=False)
+        return Live(console=Console(stderr=True), auto_refresh=False, transient=True)
 
     def _picture(self, rows: Sequence[tuple[Run, Status]]) -> Table:
         from rich.table import Table
