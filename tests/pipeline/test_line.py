@@ -158,7 +158,11 @@ def test_oracle_weights_are_target_over_nominal_share(small) -> None:
 def test_every_kind_of_shift_runs(small, shift: tuple[str, ...]) -> None:
     overrides = [part for part in SMALL if not any(s.startswith("shift=") for s in shift) or "objectives" not in part]
     config = compose_config(*overrides, *_places(small()), *shift, "trainer.max_steps=2")
-    table = targets(run(config, "shifted"))
+    folder = run(config, "shifted")
+    certificates = pd.read_csv(folder.results / "certificates.csv")
+    of_targets = certificates.dropna(subset=["realised", "value"])
+    assert (of_targets["realised"] <= of_targets["value"] + 1e-6).all(), "no target is worse than its certificate"
+    table = targets(folder)
     pairs = table.query("metric == 'loss' and target == 'nominal'")
     assert np.isfinite(pairs["value"]).all() and (pairs["n"] > 0).all()
 
