@@ -19,7 +19,7 @@ NAMES_FIRST = ("model.name", "dataset.name", "shift.name")
 def flat(config: Config | Mapping[str, Any]) -> dict[str, Any]:
     """What a run computes, as ``{"trainer.max_steps": 80, ...}``; lists are values."""
     nested = asdict(config) if isinstance(config, Config) else config
-    return dict(_leaves({key: value for key, value in nested.items() if key not in NO_PART}))
+    return dict(leaves({key: value for key, value in nested.items() if key not in NO_PART}))
 
 
 def identity(config: Config, base: Config) -> str:
@@ -103,10 +103,11 @@ def _short(keys: Sequence[str]) -> dict[str, str]:
     }
 
 
-def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values of nested mappings."""
     for key, value in node.items():
         if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
+            yield from leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 

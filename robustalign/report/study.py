@@ -16,6 +16,7 @@ from functools import cached_property
 from typing import Any
 
 from robustalign.config import ShiftConfig
+from robustalign.pipeline.identity import leaves
 from robustalign.report.load import Run
 from robustalign.shifts import Shift
 from robustalign.shifts.preferences import Standards
@@ -167,7 +168,7 @@ def _tell_apart(points: Sequence[Point]) -> None:
         same = [point for point in points if point.label == label]
         if len(same) == 1:
             continue
-        flat = [dict(_leaves(point.config)) for point in same]
+        flat = [dict(leaves(point.config)) for point in same]
         keys = sorted({key for values in flat for key in values})
         differing = [key for key in keys if len({json.dumps(values.get(key)) for values in flat}) > 1]
         for point, values in zip(same, flat, strict=True):
@@ -264,14 +265,6 @@ def _trainer_key(point: Point) -> str:
 
 def _key(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in node.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _some(names: Iterable[str]) -> str:
