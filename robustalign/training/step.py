@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from robustalign.objectives import InputStatistics, PairTerms, RobustValue, WassersteinBall
+from robustalign.objectives import InputStatistics, Nominal, PairTerms, RobustValue, WassersteinBall
 from robustalign.policies.familiarity import policy_weight
 from robustalign.policies.logprobs import sequence_logps, unwrapped
 from robustalign.policies.packing import Rows
@@ -92,9 +92,13 @@ class ObjectiveStep:
         plan = Plan(pairs=_over_ranks(sum(len(batch["row"]) for batch in batches)))
         if isinstance(self.set, WassersteinBall):
             self._plan_moves(model, batches, plan)
-        elif self.objective.scope != "microbatch" and len(batches) > 1:
+        elif self.objective.scope != "microbatch" and len(batches) > 1 and self._couples(batches):
             self._plan_weights(model, batches, plan)
         return plan
+
+    def _couples(self, batches: Sequence[Batch]) -> bool:
+        """Whether a pair's weight depends on other pairs: not for the nominal law of equal pairs."""
+        return not isinstance(self.set, Nominal) or "weight" in batches[0]
 
     def _plan_weights(self, model: nn.Module, batches: Sequence[Batch], plan: Plan) -> None:
         with torch.no_grad():
