@@ -93,8 +93,7 @@ def sequence_kl(
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
         rows = Rows.collate([prompts[i] for i in chosen], [completions[i] for i in chosen], pad).to(device)
-        predictors = torch.zeros_like(rows.completion)
-        predictors[:, :-1] = rows.completion[:, 1:]
+        predictors = rows.predictors
         p, q = (_log_softmax(model, rows, predictors) for model in (policy, reference))
         if shrink != 1.0:
             p = (q + shrink * (p - q)).log_softmax(-1)

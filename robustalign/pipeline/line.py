@@ -114,9 +114,9 @@ class Line:
         self.report_shift(rows)
         policy = self.trained_policy(rows)
         with self.timed("evaluate"):
-            self.evaluate(policy, self.config.trainer.max_steps, final=True)
+            ratios = self.evaluate(policy, self.config.trainer.max_steps, final=True)
         with self.timed("controls"):
-            self.evaluate_controls(policy)
+            self.evaluate_controls(policy, ratios)
         self.finish(rows)
 
     def timed(self, stage: str):
@@ -205,13 +205,14 @@ class Line:
         done.touch()
         return policy
 
-    def evaluate(self, policy: PreTrainedModel, step: int, final: bool = False) -> None:
-        """Every target's metrics on every split, to the journal and to ``results/``."""
+    def evaluate(self, policy: PreTrainedModel, step: int, final: bool = False) -> dict[str, np.ndarray]:
+        """Every target's metrics on every split, to the journal and to ``results/``; the log-ratios of each split."""
         generate = self.config.evaluation.generate
         certificates: list[pd.DataFrame] = []
+        found: dict[str, np.ndarray] = {}
         policy.eval()
         for split, held_out in self.held_out.items():
-            ratios = held_out.logratios(policy)
+            found[split] = ratios = held_out.logratios(policy)
             cells = held_out.cells(ratios)
             if generate == "always" or (final and generate == "end"):
                 cells |= held_out.generated(policy, self.config.seed)
@@ -222,17 +223,15 @@ class Line:
             self.save_table(pd.concat(certificates, ignore_index=True), "certificates.csv")
         if final and generate != "never":
             self.save_table(pd.concat([held_out.sample() for held_out in self.held_out.values()]), "replies.csv")
+        return found
 
-    def evaluate_controls(self, policy: PreTrainedModel) -> None:
-        """The untrained reference, and the policy shrunk towards it."""
+    def evaluate_controls(self, policy: PreTrainedModel, logratios: Mapping[str, np.ndarray]) -> None:
+        """The untrained reference, and the policy, of known log-ratios on each split, shrunk towards it."""
         step, evaluation = self.config.trainer.max_steps, self.config.evaluation
         for split, held_out in self.held_out.items():
             self.record("reference", split, 0, self.stages.reference_cells(split, held_out.reference_cells))
-            if not evaluation.shrinkage:
-                continue
-            ratios = held_out.logratios(policy)
             for c in evaluation.shrinkage:
-                cells = held_out.cells(ratios, shrink=c)
+                cells = held_out.cells(logratios[split], shrink=c)
                 if evaluation.generate != "never":
                     cells |= held_out.generated(policy, self.config.seed, shrink=c)
                 self.record(f"shrink_{c:g}", split, step, cells)

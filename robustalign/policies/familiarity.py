@@ -19,9 +19,7 @@ def policy_weight(model: nn.Module, rows: Rows) -> Tensor:
         model: the policy.
         rows: ``2B`` rows, the chosen completions and then the rejected ones.
     """
-    predictors = torch.zeros_like(rows.completion)
-    predictors[:, :-1] = rows.completion[:, 1:]
-    with completion_head(model, predictors):
+    with completion_head(model, rows.predictors):
         output = model(input_ids=rows.ids, attention_mask=rows.attention.long(), use_cache=False)
     logs = at_least_fp32(output.logits[0]).log_softmax(-1)
     tokens = rows.ids[rows.completion]

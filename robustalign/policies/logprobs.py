@@ -97,8 +97,7 @@ def _token_logps(model: nn.Module, rows: Rows, offset: Tensor | None, packed: bo
         }
         offset = None if offset is None else offset.flatten(0, 1)[layout.source]
     else:
-        predictors = torch.zeros_like(rows.completion)
-        predictors[:, :-1] = rows.completion[:, 1:]
+        predictors = rows.predictors
         inputs = {"input_ids": rows.ids, "attention_mask": rows.attention.long()}
     with completion_head(model, predictors), input_offset(model, offset):
         logits = model(**inputs, use_cache=False).logits[0]

@@ -55,6 +55,13 @@ class Rows:
         """``[R,T]`` bool: prompt positions."""
         return self.attention & ~self.completion
 
+    @property
+    def predictors(self) -> Tensor:
+        """``[R,T]`` bool: the positions whose next token belongs to the completion."""
+        shifted = torch.zeros_like(self.completion)
+        shifted[:, :-1] = self.completion[:, 1:]
+        return shifted
+
 
 @dataclass(frozen=True)
 class Packed:

@@ -6,7 +6,6 @@ run that resumes ends with the parameters of an uninterrupted one.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import shutil
@@ -195,10 +194,6 @@ def checkpoints(root: Path) -> list[Path]:
     """Complete checkpoints, oldest first."""
     found = [path for path in root.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if (path / "trainer_state.json").is_file()]
     return sorted(found, key=lambda path: int(path.name.rsplit("-", 1)[1]))
-
-
-def step_of_checkpoint(path: Path) -> int:
-    return int(json.loads((path / "trainer_state.json").read_text())["global_step"])
 
 
 def _memory() -> int:
