@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from robustalign.policies.packing import Rows, pack
+from robustalign.policies.vocabulary import target_logps
 
 PACKED_WIDTH = 64
 
@@ -102,7 +103,7 @@ def _token_logps(model: nn.Module, rows: Rows, offset: Tensor | None, packed: bo
     with completion_head(model, predictors), input_offset(model, offset):
         logits = model(**inputs, use_cache=False).logits[0]
     targets = rows.ids[rows.completion]
-    return -nn.functional.cross_entropy(at_least_fp32(logits), targets, reduction="none")
+    return target_logps(at_least_fp32(logits), targets)
 
 
 _CHECKED: WeakKeyDictionary[nn.Module, dict[str, bool]] = WeakKeyDictionary()
