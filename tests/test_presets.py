@@ -15,7 +15,7 @@ from robustalign.data.pairs import PairCollator
 from robustalign.policies.familiarity import policy_weight
 from robustalign.policies.logprobs import Rows, sequence_logps
 from robustalign.training.objective import build_objective
-from robustalign.training.step import ObjectiveStep, rows_of
+from robustalign.training.step import ObjectiveStep, pair_terms, rows_of
 from tests.conftest import compose_config, tiny_gpt2
 from tests.training.test_step import examples, gradient
 
@@ -39,6 +39,7 @@ def test_the_presets_asked_for_exist() -> None:
     assert set(PRESETS) >= {
         "dpo", "kldpo", "wdpo", "drdpo", "oracle", "kldpo_paper", "kldpo_released", "wdpo_paper", "wdpo_released",
         "cdpo", "rdpo", "ipo", "simpo", "cvar", "chi2", "tv", "group_robust", "dpo_pro", "chi_po", "wpo",
+        "beta_dpo", "logits_sam",
     }  # fmt: skip
 
 
@@ -56,7 +57,7 @@ def test_two_steps_of_training_lower_the_loss_of_the_batch(name: str) -> None:
         loss.backward()
         optimizer.step()
         with torch.no_grad():
-            after = step._losses(batch, sequence_logps(model, rows_of(batch)))[0]
+            after = plan.loss.losses(pair_terms(batch, sequence_logps(model, rows_of(batch))))
         if plan.statistics is None:
             worst = columns["weight"] * (after - columns["loss"])
             assert float(worst.sum()) < 0, "the step descends on the worst law it was taken for"

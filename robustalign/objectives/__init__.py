@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from robustalign.objectives.ambiguity_set import AmbiguitySet, RobustValue
 from robustalign.objectives.losses.apo import APODownLoss, APOZeroLoss
+from robustalign.objectives.losses.beta_dpo import BetaDPOLoss
 from robustalign.objectives.losses.chi_po import ChiPOLoss
 from robustalign.objectives.losses.dpo_pro import DPOProLoss
 from robustalign.objectives.losses.hinge import HingeLoss
@@ -24,13 +25,14 @@ from robustalign.objectives.losses.noisy_labels import ConservativeLoss, Unbiase
 from robustalign.objectives.losses.sigmoid import SigmoidLoss
 from robustalign.objectives.losses.simpo import SimPOLoss
 from robustalign.objectives.losses.wpo import WPOLoss
-from robustalign.objectives.pair_loss import PairLoss
+from robustalign.objectives.pair_loss import Adapted, AdaptiveLoss, PairLoss
 from robustalign.objectives.registry import discover
 from robustalign.objectives.sets.chi_square import ChiSquareBall
 from robustalign.objectives.sets.cvar import CVaR
 from robustalign.objectives.sets.group import GroupBall
 from robustalign.objectives.sets.kl import KLBall
 from robustalign.objectives.sets.nominal import Nominal
+from robustalign.objectives.sets.output_layer import OutputLayerBall
 from robustalign.objectives.sets.tv import TVBall
 from robustalign.objectives.sets.wasserstein import InputStatistics, WassersteinBall
 from robustalign.objectives.solve import radius_for_temperature, temperature_for_radius
@@ -44,7 +46,10 @@ __all__ = [
     "SETS",
     "APODownLoss",
     "APOZeroLoss",
+    "Adapted",
+    "AdaptiveLoss",
     "AmbiguitySet",
+    "BetaDPOLoss",
     "CVaR",
     "ChiPOLoss",
     "ChiSquareBall",
@@ -57,6 +62,7 @@ __all__ = [
     "InputStatistics",
     "KLBall",
     "Nominal",
+    "OutputLayerBall",
     "PairLoss",
     "PairTerms",
     "RobustValue",

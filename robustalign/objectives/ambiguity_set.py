@@ -60,8 +60,6 @@ class AmbiguitySet(ABC):
     """What configs and tables call the set."""
     needs: ClassVar[frozenset[str]] = frozenset()
     """The per-pair columns ``worst_case`` must be given."""
-    moves_inputs: ClassVar[bool] = False
-    """Whether the adversary moves the embedded inputs instead of the weights of the pairs."""
 
     def worst_case(self, losses: Tensor, *, weight: Tensor | None = None, group: Tensor | None = None) -> RobustValue:
         """The worst law for these losses; changes no state.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import ClassVar, NamedTuple
 
 from torch import Tensor
 
@@ -43,6 +44,43 @@ class PairLoss(ABC):
 
     @abstractmethod
     def _losses(self, terms: PairTerms) -> Tensor: ...
+
+
+class Adapted(NamedTuple):
+    """What an :class:`AdaptiveLoss` makes of a batch."""
+
+    loss: PairLoss
+    """For the pairs of this batch."""
+    weight: Tensor
+    """``[N]`` prior weights >= 0, no gradient: those given, 0 for pairs that are left out."""
+    diagnostics: dict[str, float]
+    """What is worth a look, by name."""
+
+
+class AdaptiveLoss(PairLoss):
+    """A pair loss that is set anew for every optimiser batch, learning as it goes; not frozen.
+
+    A subclass sets ``adapt`` and what it learns: a run resumed from :meth:`state_dict` continues as if it had not been
+    interrupted.
+    """
+
+    @abstractmethod
+    def adapt(self, margin: Tensor, row: Tensor, weight: Tensor | None = None) -> Adapted:
+        """The loss of a batch.
+
+        Args:
+            margin: ``[N]``, of the whole optimiser batch.
+            row: ``[N]`` int64, what identifies a pair; draws follow it, not the order of the pairs.
+            weight: ``[N]`` prior weights >= 0, not all 0.
+        """
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Tensor]:
+        """What the loss has learnt."""
+
+    @abstractmethod
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take over what :meth:`state_dict` gave."""
 
 
 def column(value: Tensor | None) -> Tensor:

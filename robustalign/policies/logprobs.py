@@ -1,12 +1,13 @@
-"""Sequence log-probabilities of completions, and the two places where a model is touched to get them.
+"""Sequence log-probabilities of completions, and the places where a model is touched to get them.
 
-Both are hooks around one forward, so the model runs its own code: any architecture, LoRA, gradient
+All are hooks around one forward, so the model runs its own code: any architecture, LoRA, gradient
 checkpointing and data-parallel wrappers work unchanged.
 
 * ``completion_head`` hands only the positions that predict completion tokens to the output layer:
   prompt and padding never meet the vocabulary.
 * ``input_offset`` adds an offset to the output of the embedding layer (the space in which WDPO moves
   inputs, arXiv 2502.01930 appendix F).
+* ``output_offset`` adds an offset to the weights of the output layer (which logits-SAM moves, arXiv 2603.18258).
 
 Where attention takes a block mask, the forward runs over packed rows (``robustalign.policies.packing``): shared
 prompts once, no padding. Elsewhere it runs over the padded rows as they are. The numbers are the same.
@@ -65,6 +66,40 @@ def input_offset(model: nn.Module, offset: Tensor | None) -> Iterator[None]:
         handle.remove()
 
 
+@contextmanager
+def output_offset(model: nn.Module, offset: Tensor | None) -> Iterator[None]:
+    """While open, the output layer has the weights ``W + offset``, ``[V,D]``; None changes nothing."""
+    if offset is None:
+        yield
+        return
+    head = unwrapped(model).get_output_embeddings()
+    moved = offset.to(next(head.parameters()).dtype)
+    handle = head.register_forward_hook(lambda _m, inputs, output: output + nn.functional.linear(inputs[0], moved))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def graph_from_output(model: nn.Module) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """Under ``no_grad``: a forward's graph begins behind the output layer. The list gets what went into the layer and
+    what came out, a leaf; the gradient of a loss with respect to the layer's weights is that to the leaf times the
+    former."""
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    def begin(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        seen.append((inputs[0], output.detach().requires_grad_()))
+        torch.set_grad_enabled(True)  # until the no_grad around us ends
+        return seen[-1][1]
+
+    handle = unwrapped(model).get_output_embeddings().register_forward_hook(begin)
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
 def unwrapped(model: nn.Module) -> PreTrainedModel:
     """The language model inside a data-parallel wrapper."""
     inner: Any = model
@@ -73,14 +108,16 @@ def unwrapped(model: nn.Module) -> PreTrainedModel:
     return inner
 
 
-def token_logps(model: nn.Module, rows: Rows, offset: Tensor | None = None) -> Tensor:
+def token_logps(model: nn.Module, rows: Rows, offset: Tensor | None = None, output: Tensor | None = None) -> Tensor:
     """``log pi(token | before)`` of every completion token, fp32 at least, as ``[K]`` in row order.
 
     ``offset [R,T,D]`` moves the embedded inputs; rows that share a prompt must agree there, and their gradient with
-    respect to it appears at one of them.
+    respect to it appears at one of them. ``output [V,D]`` moves the output layer's weights.
     Equation: the factors of pi_theta(a|s) in arXiv 2502.01930, section 3.
     """
-    return _token_logps(model, rows, offset, packed=takes_block_masks(model))
+    packed = takes_block_masks(model)
+    with output_offset(model, output):
+        return _token_logps(model, rows, offset, packed)
 
 
 def _token_logps(model: nn.Module, rows: Rows, offset: Tensor | None, packed: bool) -> Tensor:
@@ -159,9 +196,9 @@ def at_least_fp32(tensor: Tensor) -> Tensor:
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
-def sequence_logps(model: nn.Module, rows: Rows, offset: Tensor | None = None) -> Tensor:
+def sequence_logps(model: nn.Module, rows: Rows, offset: Tensor | None = None, output: Tensor | None = None) -> Tensor:
     """``log pi(completion | prompt)`` of each row, fp32 at least, ``[R]``: sums of ``token_logps``."""
-    tokens = token_logps(model, rows, offset)
+    tokens = token_logps(model, rows, offset, output)
     owner = rows.completion.nonzero()[:, 0]
     return torch.zeros(len(rows.ids), device=tokens.device, dtype=tokens.dtype).index_add(0, owner, tokens)
 

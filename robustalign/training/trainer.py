@@ -27,7 +27,7 @@ from robustalign.training.objective import Objective
 from robustalign.training.step import ObjectiveStep, Plan
 
 Log = Callable[[int, dict[str, float]], None]
-SET_STATE = "ambiguity_set.safetensors"
+STATE = "objective.safetensors"
 
 
 class PairTrainer(Trainer):
@@ -147,8 +147,8 @@ class PairTrainer(Trainer):
         finally:
             self._staging = None
         name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-        state = {k: v.clone().contiguous() for k, v in self.step_of.set.state_dict().items()}
-        save_file(state, staging / name / SET_STATE)
+        state = {k: v.clone().contiguous() for k, v in self.step_of.state_dict().items()}
+        save_file(state, staging / name / STATE)
         shutil.rmtree(root / name, ignore_errors=True)
         os.replace(staging / name, root / name)
         shutil.rmtree(staging)
@@ -161,9 +161,9 @@ class PairTrainer(Trainer):
         return str(self._staging or super()._get_output_dir(trial))
 
     def train(self, resume_from_checkpoint=None, trial=None, ignore_keys_for_eval=None):
-        """Train, from a checkpoint folder where one is given, with the ambiguity set's state in it."""
+        """Train, from a checkpoint folder where one is given, with what the objective has learnt in it."""
         if resume_from_checkpoint is not None:
-            self.step_of.set.load_state_dict(load_file(Path(resume_from_checkpoint) / SET_STATE))
+            self.step_of.load_state_dict(load_file(Path(resume_from_checkpoint) / STATE))
         return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
 
 

@@ -14,6 +14,7 @@ from robustalign.objectives import (
     GroupBall,
     KLBall,
     Nominal,
+    OutputLayerBall,
     SigmoidLoss,
     TVBall,
     WassersteinBall,
@@ -35,6 +36,7 @@ ALL = [
     GroupBall(form="exact"),
     GroupBall(form="online", step_size=0.5),
     WassersteinBall(radius=0.1),
+    OutputLayerBall(radius=0.1),
 ]
 NORMALISED = [s for s in ALL if getattr(s, "normalized", True)]
 
@@ -410,3 +412,22 @@ class TestGroups:
         for _ in range(2000):
             robust = ball.step(self.losses, group=self.group)
         assert float(robust.value) == pytest.approx(2.0, abs=1e-12) and torch.isfinite(robust.weights).all()
+
+
+class TestOutputLayerBall:
+    """sup of <G, E> over ||E|| <= radius is attained at radius G / ||G||."""
+
+    def test_offset_is_the_convex_solvers(self):
+        gradient = torch.randn(4, 3, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+        ball = OutputLayerBall(radius=0.7)
+        offset = cp.Variable(gradient.shape)
+        problem = cp.Problem(cp.Maximize(cp.vdot(gradient.numpy(), offset)), [cp.norm(offset, "fro") <= 0.7])
+        problem.solve(solver=cp.CLARABEL)
+        np.testing.assert_allclose(ball.offset(gradient).numpy(), offset.value, rtol=1e-5, atol=1e-6)
+        assert float(ball.penalty(gradient)) == pytest.approx(problem.value, rel=1e-6)
+        assert float((ball.offset(gradient) * gradient).sum()) == pytest.approx(
+            float(ball.penalty(gradient)), rel=1e-12
+        )
+
+    def test_nothing_to_climb_moves_nothing(self):
+        assert float(OutputLayerBall(radius=0.7).offset(torch.zeros(2, 2)).abs().max()) == 0

@@ -12,6 +12,7 @@ from robustalign.objectives import (
     LOSSES,
     APODownLoss,
     APOZeroLoss,
+    BetaDPOLoss,
     ChiPOLoss,
     ConservativeLoss,
     DPOProLoss,
@@ -39,6 +40,7 @@ ALL = [
     HolderLoss(0.3, 2.0),
     DPOProLoss(0.3, 0.1),
     WPOLoss(0.3),
+    BetaDPOLoss(0.3, 0.6, 0.2, 0.9),
 ]
 
 

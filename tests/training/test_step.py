@@ -14,7 +14,7 @@ from robustalign.data.pairs import PairCollator
 from robustalign.objectives import InputStatistics
 from robustalign.policies.logprobs import sequence_logps
 from robustalign.training.objective import build_objective
-from robustalign.training.step import ObjectiveStep, rows_of
+from robustalign.training.step import ObjectiveStep, pair_terms, rows_of
 from tests.conftest import tiny_gpt2, tiny_llama
 
 WDPO = {"name": "wdpo", "loss": "sigmoid", "set": "wasserstein", "beta": 0.3, "radius": 0.05}
@@ -124,7 +124,7 @@ def objective_value(model, method: dict, rows: list[dict]) -> float:
     plan = step.plan(model, [batch])
     if plan.statistics is not None:
         with torch.no_grad():
-            losses = step._losses(batch, sequence_logps(model, rows_of(batch)))[0]
+            losses = step.objective.loss.losses(pair_terms(batch, sequence_logps(model, rows_of(batch))))
         return float(losses.mean()) + plan.diagnostics["penalty"]
     step.loss(model, batch, plan, 0)
     penalised = plan.value.dual * plan.value.divergence if "temperature" in method else 0.0
@@ -203,3 +203,70 @@ def test_two_ranks_give_the_gradient_of_one(name: str) -> None:
     whole = gradient(tiny_gpt2(torch.float64), method, rows, [12])
     assert value == pytest.approx(whole[0], rel=1e-10)
     torch.testing.assert_close(torch.tensor(found, dtype=torch.float64), whole[1], rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.parametrize("sizes", [[12], [5, 4, 3]], ids=["whole", "ragged"])
+def test_logits_sam_is_dpo_at_the_worst_output_weights(sizes: list[int]) -> None:
+    """The definition, with a head of its own: G by autograd, the weights really moved, one DPO gradient."""
+    radius, rows = 0.5, examples(weights=True)
+    model = tiny_llama(torch.float64, tie_word_embeddings=False)
+    head = model.get_output_embeddings().weight
+    found = gradient(model, METHODS["dpo"] | {"set": "output_layer", "radius": radius}, rows, sizes)
+    gradient(model, METHODS["dpo"], rows, [12])
+    slope = head.grad.clone()
+    with torch.no_grad():
+        head += radius * slope / slope.norm()
+    expected = gradient(model, METHODS["dpo"], rows, [12])
+    assert found[0] == pytest.approx(expected[0], rel=1e-12)
+    torch.testing.assert_close(found[1], expected[1], rtol=1e-9, atol=1e-13)
+
+
+def test_difference_steps_are_reported() -> None:
+    model, batch = tiny_gpt2(torch.float64), PairCollator(pad=0)(examples())
+    plan = ObjectiveStep(build_objective(WDPO | {"gradient": "central", "step_ratio": 1e-4})).plan(model, [batch])
+    assert [step for _, step in plan.moves] == [
+        plan.diagnostics["difference_step"],
+        -plan.diagnostics["difference_step"],
+    ]
+    moved = plan.diagnostics["difference_step"] * float(torch.cat([d.flatten() for d in plan.directions]).norm())
+    assert moved > 0
+
+
+@pytest.mark.parametrize(
+    "other", [{"set": "kl", "temperature": 0.5}, WDPO | {"loss": "beta_dpo"}, {"set": "output_layer", "radius": 0.1}]
+)
+@pytest.mark.parametrize("scope", ["batch", "microbatch"])
+def test_an_adaptive_loss_goes_with_any_set(other: dict, scope: str) -> None:
+    """The batch's own loss is found before the set looks at it, and a resumed step learns on from where it was."""
+    method = {
+        "name": "b",
+        "loss": "beta_dpo",
+        "beta": 0.3,
+        "scaling": 0.6,
+        "filtered": 0.25,
+        "momentum": 0.9,
+        "scope": scope,
+    }
+    model, rows = tiny_gpt2(torch.float64), examples()
+    value, found = gradient(model, method | other, rows, [12])
+    cut, found_cut = gradient(model, method | other, rows, [5, 7])
+    assert np.isfinite(value) and bool(found.norm() > 0)
+    if scope == "batch":
+        assert cut == pytest.approx(value, rel=1e-9)
+        torch.testing.assert_close(found_cut, found, rtol=1e-7, atol=1e-10 * float(found.abs().max()))
+
+
+def test_what_loss_and_set_have_learnt_goes_through_a_checkpoint() -> None:
+    method = METHODS["kldpo radius"] | {
+        "scope": "stream",
+        "loss": "beta_dpo",
+        "scaling": 0.6,
+        "filtered": 0.25,
+        "momentum": 0.9,
+    }
+    model, batch = tiny_gpt2(torch.float64), PairCollator(pad=0)(examples())
+    first, second = (ObjectiveStep(build_objective(method)) for _ in range(2))
+    first.loss(model, batch, first.plan(model, [batch]), 0)
+    second.load_state_dict(first.state_dict())
+    one, other = (step.loss(model, batch, step.plan(model, [batch]), 0)[0] for step in (first, second))
+    assert float(one.detach()) == float(other.detach())

@@ -9,7 +9,7 @@ at moved inputs are enough:
 
 - ``moved``: grad_theta of l at x + 2 c g, the inputs as the adversary moves them: one gradient, no subtraction;
 - ``forward``: grad l(x) + 2 c [grad l(x + eta g) - grad l(x)] / eta;
-- ``central``: grad l(x) + c [grad l(x + eta g) - grad l(x - eta g)] / eta;
+- ``central``: grad l(x) + c [grad l(x + eta g) - grad l(x - eta g)] / eta, the mean of both sides for grad l(x);
 - ``exact``: the double backward, which needs an attention path with a second derivative.
 
 Everything the batch shares enters through four additive sums, so it can be pooled over micro-batches and ranks.
@@ -86,7 +86,6 @@ class WassersteinBall(AmbiguitySet):
     """
 
     name: ClassVar[str] = "wasserstein"
-    moves_inputs: ClassVar[bool] = True
     radius: float
     form: str = "root"
     gradient: str = "moved"

@@ -1,0 +1,70 @@
+"""The processes that train one policy together: how many there are, which is this one, what they tell each other.
+
+Without a process group there is one rank, and nothing is communicated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def world() -> int:
+    """How many ranks there are."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Which of them this process is; rank 0 leads and alone writes files."""
+    return dist.get_rank() if world() > 1 else 0
+
+
+def barrier() -> None:
+    """Until every rank is here."""
+    if world() > 1:
+        dist.barrier()
+
+
+def counts(*mine: int) -> list[list[int]]:
+    """A few numbers of this rank, as ``[ranks][numbers]`` on every rank."""
+    if world() == 1:
+        return [list(mine)]
+    here = torch.tensor(mine, device=_device())
+    parts = [torch.empty_like(here) for _ in range(world())]
+    dist.all_gather(parts, here)
+    return [part.tolist() for part in parts]
+
+
+def anywhere(flag: bool) -> bool:
+    """Whether a flag is set on any rank."""
+    return any(there for (there,) in counts(int(flag)))
+
+
+def summed(tensor: Tensor) -> Tensor:
+    """The sum over ranks, in place."""
+    if world() > 1:
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def gathered(column: Tensor, lengths: Sequence[int] | None = None) -> tuple[Tensor, slice]:
+    """A column of all ranks, which may differ in length, and where this rank's part lies.
+
+    ``lengths``: of each rank's part, where they are known.
+    """
+    if world() == 1:
+        return column, slice(None)
+    sizes = [n for (n,) in counts(len(column))] if lengths is None else list(lengths)
+    padded = torch.nn.functional.pad(column.detach(), (0, max(sizes) - len(column))).contiguous()
+    parts = [torch.empty_like(padded) for _ in sizes]
+    dist.all_gather(parts, padded)
+    start = sum(sizes[: rank()])
+    return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)]), slice(start, start + len(column))
+
+
+def _device() -> torch.device:
+    """Where the process group can communicate."""
+    return torch.device("cpu" if "gloo" in str(dist.get_backend_config()) else "cuda")
