@@ -1,0 +1,114 @@
+"""However an optimiser batch is cut into micro-batches and spread over ranks, it is the same batch."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from robustalign.config import config_dir
+from robustalign.data.pairs import PairCollator
+from robustalign.training import ranks
+from robustalign.training.objective import build_objective
+from robustalign.training.step import ObjectiveStep
+from tests.conftest import compose_config, tiny_gpt2
+from tests.training.test_step import examples
+
+PAIRS = 64
+WHOLE = ((PAIRS,),)
+RAGGED = (30, 20, 14)
+CUTS: dict[str, tuple[tuple[int, ...], ...]] = {
+    "4x16": ((16,) * 4,),
+    "64x1": ((1,) * PAIRS,),
+    "30+20+14": (RAGGED,),
+    "1x32 | 1x32": ((32,), (32,)),
+    "2x16 | 2x16": ((16, 16), (16, 16)),
+    "32x1 | 32x1": ((1,) * 32, (1,) * 32),
+    "50 | 14": ((50,), (14,)),
+    "30+20 | 14": ((30, 20), (14,)),
+}  # micro-batches of each rank
+PAIR_BY_PAIR = ("64x1", "32x1 | 32x1")
+TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
+
+
+@functools.cache
+def methods() -> dict[str, dict]:
+    """Every preset that looks at whole batches, and those that can carry their dual along."""
+    presets = {p.stem: compose_config(f"method={p.stem}").method for p in (config_dir() / "method").glob("*.yaml")}
+    pooled = {name: method for name, method in presets.items() if method.get("scope", "batch") == "batch"}
+    streams = {
+        f"{name} stream": method | {"scope": "stream"}
+        for name, method in pooled.items()
+        if name in ("kldpo", "drdpo", "cvar", "chi2")
+    }
+    return pooled | streams
+
+
+@functools.cache
+def rows() -> list[dict]:
+    """Pairs with every column that a method may ask for."""
+    return [
+        row | {"group": i % 3, "soft_label": 0.55 + 0.4 * i / PAIRS, "weight": 0.5 + (i % 4) / 2}
+        for i, row in enumerate(examples(PAIRS))
+    ]
+
+
+def gradient(method: dict, dtype: torch.dtype, cut: Sequence[Sequence[int]]) -> torch.Tensor:
+    """The parameter gradient, summed over ranks: flat, fp64. A set that learns has seen the same pairs once before."""
+    model, step = tiny_gpt2(dtype), ObjectiveStep(build_objective(method, batch_size=PAIRS))
+    start = sum(map(sum, cut[: ranks.rank()]))
+    places = itertools.pairwise(np.cumsum([start, *cut[ranks.rank()]]))
+    batches = [PairCollator(pad=0)(rows()[a:b]) for a, b in places]
+    for _ in range(2 if step.set.state_dict() else 1):
+        model.zero_grad()
+        plan = step.plan(model, batches)
+        for index, batch in enumerate(batches):
+            step.loss(model, batch, plan, index)[0].backward()
+    flat = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
+    return ranks.summed(torch.cat(flat)).double()
+
+
+def gradients(dtype: torch.dtype, world: int) -> dict[tuple[str, str], torch.Tensor]:
+    """Of every method and every cut for so many ranks; pair by pair, which takes long, in fp64 alone."""
+    cuts = {k: v for k, v in CUTS.items() if len(v) == world and (dtype == torch.float64 or k not in PAIR_BY_PAIR)}
+    return {(name, label): gradient(m, dtype, cut) for name, m in methods().items() for label, cut in cuts.items()}
+
+
+def on_a_rank(index: int, port: int, dtype: torch.dtype, out: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=index, world_size=2)
+    found = gradients(dtype, 2)
+    if index == 0:
+        torch.save(found, out)
+    dist.destroy_process_group()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+def test_neither_cut_nor_ranks_change_the_gradient(dtype: torch.dtype, tmp_path: Path) -> None:
+    ours = mp.spawn(on_a_rank, (free_port(), dtype, tmp_path / "two.pt"), nprocs=2, join=False)
+    whole = {name: gradient(method, dtype, WHOLE) for name, method in methods().items()}
+    found = gradients(dtype, 1)
+    while not ours.join():
+        pass
+    found |= torch.load(tmp_path / "two.pt")
+    assert len(found) == len(whole) * (len(CUTS) if dtype == torch.float64 else len(CUTS) - len(PAIR_BY_PAIR))
+    errors = {
+        f"{name}: {label}": float((value - whole[name]).norm() / whole[name].norm())
+        for (name, label), value in found.items()
+    }
+    print(*(f"{error:.1e}  {what}" for what, error in sorted(errors.items(), key=lambda item: -item[1])), sep="\n")
+    assert {what: error for what, error in errors.items() if not error <= TOLERANCE[dtype]} == {}
