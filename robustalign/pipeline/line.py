@@ -32,6 +32,8 @@ from robustalign.training.trainer import PairTrainer, checkpoints
 
 __all__ = ["check_config", "run_line", "shared_key", "warm"]
 
+TABLE = "targets.csv"  # in results/: all targets under all controls
+
 
 def check_config(config: Config) -> None:
     """Everything that can be refused without loading a model.
@@ -104,6 +106,13 @@ class Line:
         self.seconds: dict[str, float] = {}
 
     def run(self) -> None:
+        """Every stage, then no more files than asked for; a kill in between costs no result."""
+        if not (self.folder.results / TABLE).is_file():
+            self.compute()
+        self.clean()
+
+    def compute(self) -> None:
+        """From candidates to the table of all targets."""
         with self.timed("prepare"):
             self.train_candidates = self.stages.candidates("train")
             self.shift = self.stages.shift
@@ -112,12 +121,20 @@ class Line:
             }
             rows = self.training_rows()
         self.report_shift(rows)
+        self.stop_if_asked()
         policy = self.trained_policy(rows)
+        self.stop_if_asked()
         with self.timed("evaluate"):
             ratios = self.evaluate(policy, self.config.trainer.max_steps, final=True)
+        self.stop_if_asked()
         with self.timed("controls"):
             self.evaluate_controls(policy, ratios)
         self.finish(rows)
+
+    def stop_if_asked(self) -> None:
+        """Between two stages; within training, the trainer's callback does it."""
+        if self.should_stop():
+            raise Stopped
 
     def timed(self, stage: str):
         return _Timer(self.seconds, stage)
@@ -267,11 +284,7 @@ class Line:
             self.journal.artifact(str(path.relative_to(self.folder.path)))
 
     def finish(self, rows: TrainingRows) -> None:
-        """One long table of all targets, costs, and no more files than asked for."""
-        for kind, merged in (("targets", "targets.csv"), ("prompts", "prompts.parquet")):
-            parts = sorted((self.folder.results / kind).iterdir())
-            read = pd.read_parquet if kind == "prompts" else pd.read_csv
-            self.save_table(pd.concat([read(part) for part in parts], ignore_index=True), merged)
+        """Costs, and one long table of all targets: the last thing that is written."""
         seconds = self.seconds | {f"saved_{e.stage}": e.seconds for e in self.stages.cache.events if e.reused}
         costs = {f"cost/seconds/{stage}": value for stage, value in seconds.items()}
         trained = self.config.trainer.max_steps * self.config.trainer.batch_size
@@ -279,6 +292,13 @@ class Line:
             costs["cost/seconds_per_pair"] = self.seconds["train"] / trained
         self.journal.metrics(self.config.trainer.max_steps, costs)
         self.journal.tags({"device": str(device(self.config)), "training_pairs": rows.fingerprint})
+        for kind, merged in (("prompts", "prompts.parquet"), ("targets", TABLE)):
+            parts = sorted((self.folder.results / kind).iterdir())
+            read = pd.read_parquet if kind == "prompts" else pd.read_csv
+            self.save_table(pd.concat([read(part) for part in parts], ignore_index=True), merged)
+
+    def clean(self) -> None:
+        """Remove what only an unfinished run needs."""
         _remove(self.folder.checkpoints)
         for kind in ("targets", "prompts"):
             _remove(self.folder.results / kind)

@@ -174,7 +174,8 @@ def bury(folder: RunFolder, error: str, cancelled: bool = False) -> None:
     state = State.CANCELLED if cancelled or folder.cancel_asked() else State.KILLED
     ended = status.updated or time.time()
     seconds = status.seconds + max(0.0, ended - (status.began or ended))
-    folder.set_status(state, kills=status.kills + 1, ended=ended, seconds=seconds, error=error)
+    kills = status.kills + (state is State.KILLED)
+    folder.set_status(state, kills=kills, ended=ended, seconds=seconds, error=error)
 
 
 def sweeps(output: Path) -> list[Sweep]:

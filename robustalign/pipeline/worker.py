@@ -45,6 +45,7 @@ class StopRequest:
         self.signal: signal.Signals | None = None
         for number in SIGNALS:
             signal.signal(number, self._note)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # what came while nobody could hear it comes now
         os.register_at_fork(after_in_child=_leave_signals_to_parent)
 
     def __call__(self) -> bool:
@@ -98,6 +99,8 @@ def _attempt(folder: RunFolder, stop: StopRequest) -> int:
     error: str | None = None
     try:
         folder.environment.write_text(json.dumps(environment(), indent=1) + "\n")
+        if stop():
+            raise Stopped
         line().run_line(folder.config(), folder, journal, stop)
         state = State.FINISHED
     except Stopped:

@@ -6,19 +6,33 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from types import FrameType
 
+from robustalign.pipeline import worker
 from robustalign.pipeline.folder import RunFolder, State
 from robustalign.pipeline.launchers import scheduler
 from robustalign.pipeline.sweep import bury
-from robustalign.pipeline.worker import EXIT, slurm
 
-SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGCONT)
+PATIENCE = 60  # seconds in which a controller that restarts should answer
 
 
 class RunsFailed(Exception):
     """Some runs of a job did not finish; makes SLURM call the job FAILED."""
+
+
+class Stop:
+    """Whether SLURM wants the job to stop. It signals every process of a job: the workers act, this one remembers."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        for number in worker.SIGNALS:
+            signal.signal(number, self._note)
+        signal.signal(signal.SIGCONT, signal.SIG_IGN)  # comes along with SIGTERM
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
 
 
 def run_chunk(folders: Sequence[str], max_restarts: int) -> None:
@@ -27,21 +41,19 @@ def run_chunk(folders: Sequence[str], max_restarts: int) -> None:
     A run that is killed starts again from its checkpoint, one that raises concerns no other. When
     SLURM asks the job to stop, the run at work saves a checkpoint and the job requeues itself.
     """
-    # SLURM signals every process of the job: the workers act on it, this process lets them
-    for number in SIGNALS:
-        signal.signal(number, _let_the_worker)
-    failed = []
-    for folder in map(RunFolder, folders):
+    stop, runs = Stop(), [RunFolder(folder) for folder in folders]
+    for folder in runs:
         while _unfinished(folder, max_restarts):
+            if stop.asked:
+                _leave(runs)
             code = _worker(folder)
-            if code == EXIT[State.PREEMPTED]:
-                _go_on_later()
+            if code == worker.EXIT[State.PREEMPTED]:
+                _leave(runs)
             elif code < 0 and not folder.status().state.ended and folder.runner() is None:
                 bury(folder, f"killed by {signal.Signals(-code).name}")
             else:
                 break
-        if folder.status().state is not State.FINISHED:
-            failed.append(folder.name)
+    failed = [folder.name for folder in runs if folder.status().state is not State.FINISHED]
     if failed:
         raise RunsFailed(", ".join(failed))
 
@@ -61,21 +73,41 @@ def _unfinished(folder: RunFolder, max_restarts: int) -> bool:
 
 
 def _worker(folder: RunFolder) -> int:
+    """Run a worker to its end. It is born deaf to signals and hears them, late ones too, once it can act on them."""
     with open(folder.log, "ab") as log:
-        worker = [sys.executable, "-u", "-m", "robustalign.pipeline.worker", str(folder.path)]
-        return subprocess.run(worker, stdout=log, stderr=subprocess.STDOUT).returncode
+        words = [sys.executable, "-u", "-m", "robustalign.pipeline.worker", str(folder.path)]
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, worker.SIGNALS)
+        try:
+            process = subprocess.Popen(words, stdout=log, stderr=subprocess.STDOUT)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return process.wait()
 
 
-def _go_on_later() -> None:
-    """A stopped run goes on in the same job, requeued, unless that job is already on its way out.
+def _leave(runs: Sequence[RunFolder]) -> None:
+    """End this job: what is not finished goes on in the same job, requeued, unless the user cancelled it.
 
-    A job that is COMPLETING was cancelled, or requeued by somebody else: who waits will see which.
+    SLURM marks a job before it signals it, so its word tells why the signal came: a job that still
+    runs was warned (of its time limit, or by a preemption with a time of grace) and has to requeue
+    itself; any other is ending already, and comes back by itself if somebody requeued it.
     """
-    job = slurm().get("job", "")
-    if scheduler.state(job) not in ("CANCELLED", "COMPLETING"):
-        scheduler.requeue(job)
+    job, deadline = worker.slurm().get("job", ""), time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        shown = scheduler.show(job)
+        if shown.get("JobState") == "RUNNING":
+            if scheduler.requeue(job):
+                break
+        elif shown:
+            if _cancelled(shown):
+                for folder in runs:
+                    if not folder.status().state.ended:
+                        folder.set_status(State.CANCELLED, ended=time.time())
+            break
+        time.sleep(1)
     os._exit(0)
 
 
-def _let_the_worker(number: int, frame: FrameType | None) -> None:
-    """Stay alive."""
+def _cancelled(shown: Mapping[str, str]) -> bool:
+    """Whether a job that ends was cancelled: nobody requeued or preempts it, and its time is not over."""
+    again = shown.get("Restarts") != os.environ.get("SLURM_RESTART_COUNT", "0")
+    return not again and shown.get("Reason") == "None" and shown.get("PreemptTime", "None") == "None"

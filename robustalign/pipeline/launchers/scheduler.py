@@ -43,15 +43,15 @@ def states(jobs: Collection[str]) -> dict[str, str] | None:
     return {job: known.get(job, GONE) for job in jobs}
 
 
-def state(job: str) -> str:
-    """The state of one job; UNKNOWN while SLURM does not answer."""
-    found = states([job])
-    return "UNKNOWN" if found is None else found[job]
+def show(job: str) -> dict[str, str]:
+    """What the controller knows of one job (JobState, Restarts, ...); empty while it does not answer."""
+    shown = command("scontrol", "--oneliner", "show", "job", job) or ""
+    return dict(word.split("=", 1) for word in shown.split() if "=" in word)
 
 
-def requeue(job: str) -> None:
-    """Put a running job back into the queue. SLURM ends the caller soon after, if it is the job itself."""
-    command("scontrol", "requeue", job)
+def requeue(job: str) -> bool:
+    """Put a running job back into the queue, if SLURM can. It ends the caller soon after, if that is the job itself."""
+    return command("scontrol", "requeue", job) is not None
 
 
 def cancel(jobs: Sequence[str]) -> None:
