@@ -46,7 +46,7 @@ test-slow: $(STAMP) ## the tests that take minutes
 	$(BIN)/pytest -q -m slow
 
 test-slurm: $(STAMP) ## the tests on a one-machine SLURM, installed from Debian packages where it is missing
-	$(BIN)/pytest -q -m slurm tests/slurm
+	ROBUSTALIGN_INSTALL_SLURM=1 $(BIN)/pytest -q -rs -m slurm tests/slurm
 
 bench: $(STAMP) ## what robust training costs: ratios against DPO, TRL and a bare loop (under 4 minutes)
 	$(BIN)/python benchmarks/step_cost.py --json outputs/benchmarks/step_cost.json

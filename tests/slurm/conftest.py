@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +17,8 @@ from tests.slurm.cluster import Cluster, install, missing
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     if missing() and os.environ.get("ROBUSTALIGN_INSTALL_SLURM") == "1" and os.geteuid() == 0:
-        install()
+        with contextlib.suppress(OSError, subprocess.CalledProcessError):  # no Debian, or no network
+            install()
     if why := missing():
         pytest.skip(why)
     with Cluster(tmp_path_factory.mktemp("slurm"), nodes=4, cpus=2) as up:

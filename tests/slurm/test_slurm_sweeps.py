@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
 import time
 from collections import Counter
 from pathlib import Path
@@ -15,6 +16,7 @@ from robustalign.pipeline.folder import RunFolder, State
 from robustalign.pipeline.journal import read
 from robustalign.tracking.read import runs_table
 from tests.cli.conftest import Shell, kill
+from tests.conftest import SMALL
 from tests.slurm.cluster import Cluster
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
@@ -174,3 +176,35 @@ def test_a_dry_run_shows_the_head_of_the_batch_script(shell: Shell):
     for line in ("--partition=main", "--account=me", "--time=1440", "--gpus-per-node=2", "module load cuda"):
         assert line in shown.stdout
     assert not shell.output.exists()
+
+
+REAL = (*SMALL, "evaluation.generate=never", "trainer.max_steps=600", "trainer.save_model=true", "trainer.threads=1")
+
+
+def test_a_requeued_run_ends_bit_for_bit_as_an_undisturbed_one(shell: Shell, cluster: Cluster):
+    """The real stages: requeued by hand, then preempted by another partition, while it trains."""
+    del shell.env["ROBUSTALIGN_LINE"]
+
+    def start(output: str) -> subprocess.Popen[str]:
+        shell.output = shell.folder / output
+        return shell.start("train.py", "tracking=spool", *REAL, f"paths.output={output}", *SLURM)
+
+    def end(launcher: subprocess.Popen[str]) -> RunFolder:
+        _, err = launcher.communicate(timeout=200)
+        assert launcher.returncode == 0, err
+        (folder,) = shell.folders()
+        return folder
+
+    launcher = start("broken")
+    (folder,) = shell.wait_for(State.RUNNING, step=20)
+    cluster.command("scontrol", "requeue", job_of(folder))
+    wait_until(lambda: folder.status().attempts == 2 and folder.status().state is State.RUNNING)
+    at = folder.status().step
+    shell.wait_for(State.RUNNING, step=at + 20)
+    everything = str(len(cluster.nodes) * cluster.cpus)
+    cluster.command("sbatch", "-p", "high", "-n", everything, "-o", "/dev/null", "--wrap", "sleep 1")
+    broken, whole = end(launcher), end(start("whole"))
+    assert (broken.status().attempts, broken.status().kills, whole.status().attempts) == (3, 0, 1)
+    assert steps(broken) == steps(whole) == list(range(1, 601))
+    for name in ("model/model.safetensors", "results/targets.csv"):
+        assert (broken.path / name).read_bytes() == (whole.path / name).read_bytes(), name
