@@ -12,17 +12,40 @@ from matplotlib.figure import Figure
 
 from robustalign.errors import ConfigError
 from robustalign.report import measures, pictures, tables, words
-from robustalign.report.choose import Choice, choose
+from robustalign.report.certify import certificates, certified
+from robustalign.report.choose import Choice, choose, unequal_rules
 from robustalign.report.compare import Claim, Comparison
 from robustalign.report.costs import costs_table
 from robustalign.report.load import Run, load_runs
 from robustalign.report.measures import Measures
 from robustalign.report.page import Part, page
 from robustalign.report.pictures.training import HISTORIES
+from robustalign.report.statistics import Estimate
 from robustalign.report.study import Setting, settings
 from robustalign.report.style import Look, drawing, save
 
 CURVE_RUNS = 60  # runs whose training is drawn, at most
+BEYOND = "A method is robust beyond a smaller step from the reference only above the black curves."
+CAPTIONS = {  # heading and caption of each picture
+    "curves": (
+        "Robustness curves",
+        "Every target population, by its distance from the one that labelled the training pairs.",
+    ),
+    "trade_off_nominal": ("Worst case, at matched nominal value", BEYOND),
+    "trade_off_kl": ("Worst case, at matched KL from the reference", BEYOND),
+    "gap_closed": ("Gap closed", "How much of the way to a policy that knows the worst target's people."),
+    "heat_map": ("Trained at, evaluated at", "Rows are trained policies, columns the populations they are tested on."),
+    "profile": ("Strength of", "Test values; a radius is chosen by validation prompts only."),
+    "certificates": (
+        "Certificate against realised loss",
+        "Above the worst loss within a radius of the nominal held-out pairs, beside the untrained reference and dpo's "
+        "margins made smaller. Below the targets: each lies under the line, and how far is the price of not knowing "
+        "its direction.",
+    ),
+    "radar": ("Radar", "Each spoke is a population of one objective."),
+    "learning": ("Learning curves and weights", "Training, as each method saw its own batches."),
+    "costs": ("Costs", "What a training step takes."),
+}
 
 
 def build(experiment: str, uri: str, output: Path, folder: Path, sweep: str | None = None, draws: int = 2000) -> str:
@@ -75,9 +98,10 @@ class _Report:
         self.claims: list[Claim] = tables.claims(self.comparison) if self.comparison else []
         self.histories = self._histories()
         self.costs = costs_table(self.setting, self.histories)
+        self.certificates = certificates(self.measures)
         self.warn_of_no_numbers()
-        text = words.summary(self.measures, self.comparison, self.claims)
         parts = [*self.tables(), *self.pictures()]
+        text = words.summary(self.measures, self.comparison, self.claims)
         details = words.details(self.comparison, self.claims) if self.comparison else ""
         _write(self.folder / "summary.md", f"# {self.title}\n\n{text}\n{details}")
         _write(self.folder / "report.html", page(self.title, text, details, parts))
@@ -102,7 +126,10 @@ class _Report:
         for metric in self.measures.metrics():
             table = self._with_costs(tables.main_table(self.measures, self.comparison, metric))
             better = "more" if measures.better(metric) > 0 else "less"
-            caption = f"{metric} ({better} is better): mean and 95 % interval, n seeds x prompts, paired differences"
+            caption = (
+                f"{metric} ({better} is better): mean and 95 % interval, n seeds x prompts; differences are paired; "
+            )
+            caption += "cost of robustness: seconds a training step over dpo's, n seeds"
             parts.append(Part(metric, caption, table=table))
             texts.append(f"## {metric}\n\n{caption}\n\n{tables.markdown(table)}\n")
             _write(self.folder / f"table_{metric}.tex", tables.latex(table, caption))
@@ -110,7 +137,9 @@ class _Report:
             tables.write_csv(tables.claims_table(self.claims), self.folder / "comparisons.csv")
             tables.write_csv(tables.runs_against_runs(self.comparison), self.folder / "runs_against_runs.csv")
             parts += self._choices(texts)
+        parts += self._certified(texts)
         tables.write_csv(self.costs, self.folder / "costs.csv")
+        tables.write_csv(self.certificates, self.folder / "certificates.csv")
         _write(self.folder / "table.md", f"# {self.title}\n\n" + "\n".join(texts))
         return parts
 
@@ -119,6 +148,7 @@ class _Report:
         if not self.measures.has_split("validation") or not self.setting.robust:
             return []
         made = choose(self.comparison, self.measures.metrics())
+        self.setting.warnings += unequal_rules(made)
         table = choices_table(made)
         tables.write_csv(pd.DataFrame([_flat(choice) for choice in made]), self.folder / "choices.csv")
         heading = "chosen without the test population"
@@ -127,48 +157,56 @@ class _Report:
         texts.append(f"## {heading}\n\n{caption}\n\n{tables.markdown(table)}\n")
         return [Part(heading, caption, table=table)]
 
+    def _certified(self, texts: list[str]) -> list[Part]:
+        table = certified(self.certificates, self.setting.baseline)
+        if table.empty:
+            return []
+        heading = "certificates"
+        caption = (
+            "worst loss (nats, less is better) over all re-weightings of the nominal held-out pairs within a KL radius "
+        )
+        caption += "(nats); 95 % intervals over seeds and prompts, n seeds x pairs"
+        texts.append(f"## {heading}\n\n{caption}\n\n{tables.markdown(table)}\n")
+        _write(self.folder / "table_certificates.tex", tables.latex(table, caption))
+        return [Part(heading, caption, table=table)]
+
     def _with_costs(self, table: pd.DataFrame) -> pd.DataFrame:
-        """With the column 'cost of robustness': the time of a step over dpo's."""
-        ratios = self.costs.set_index("label")["step_seconds_ratio"]
-        if ratios.isna().all():
+        """With the column 'cost of robustness': the time of a step over dpo's under the same settings."""
+        if self.costs["step_seconds_ratio"].isna().all():
             return table
-        shown = [f"{ratios[label]:.2f}" if ratios[label] == ratios[label] else "-" for label in table["point"]]
-        return table.assign(**{"time a step / dpo's": shown})
+        ratios: dict[str, str] = {}
+        for row in self.costs.to_dict("records"):
+            ratio, low, high = (row[f"step_seconds_ratio{end}"] for end in ("", "_low", "_high"))
+            ratios[row["label"]] = tables.text(Estimate(ratio, low, high, row["seeds"], 0), digits=2)
+        table.insert(len(table.columns) - 1, "cost of robustness", [ratios[label] for label in table["point"]])
+        return table
 
     def pictures(self) -> list[Part]:
         """Draw the pictures. Returns the parts of the page."""
         parts = []
         with drawing():
-            for name, heading, caption, figure in self._figures():
+            for name, figure in self._figures():
                 if figure is not None:
-                    parts.append(Part(heading, caption, picture=save(figure, self.folder, name)))
+                    kind, _, method = name.partition(" ")
+                    heading, caption = CAPTIONS[kind]
+                    path = save(figure, self.folder, name.replace(" ", "_"))
+                    parts.append(Part(f"{heading} {method}".strip(), caption, picture=path))
         return parts
 
-    def _figures(self) -> Iterator[tuple[str, str, str, Figure | None]]:
-        comparison, look = self.comparison, self.look
-        yield (
-            "curves",
-            "Robustness curves",
-            "Every target population, by its distance from the one that labelled the training pairs.",
-            pictures.robustness_curves(self.measures, comparison, look),
-        )
+    def _figures(self) -> Iterator[tuple[str, Figure | None]]:
+        measures, comparison, look = self.measures, self.comparison, self.look
+        yield "curves", pictures.robustness_curves(measures, comparison, look)
         if comparison is not None:
-            for at, name in (("nominal", "at matched nominal value"), ("kl", "at matched KL from the reference")):
-                caption = "A method is robust beyond a smaller step from the reference only above the black curves."
-                figure = pictures.trade_off(comparison, look, at)
-                yield f"trade_off_{at}", f"Worst case, {name}", caption, figure
-            caption = "How much of the way to a policy that knows the worst target's people."
-            yield "gap_closed", "Gap closed", caption, pictures.gap_closed(self.claims, comparison, look)
-            caption = "Rows are trained policies, columns the populations they are tested on."
-            yield "heat_map", "Trained at, evaluated at", caption, pictures.heat_map(comparison)
+            yield "trade_off_nominal", pictures.trade_off(comparison, look, "nominal")
+            yield "trade_off_kl", pictures.trade_off(comparison, look, "kl")
+            yield "gap_closed", pictures.gap_closed(self.claims, comparison, look)
+            yield "heat_map", pictures.heat_map(comparison)
             for method, figure in pictures.radius_profiles(comparison).items():
-                caption = "Test values; a radius is chosen by validation prompts only."
-                yield f"profile_{method}", f"Strength of {method}", caption, figure
-        yield "radar", "Radar", "Every target as a spoke.", pictures.radar(self.measures, look)
-        caption = "Training, as each method saw its own batches."
-        learning = pictures.learning_curves(self.setting, self.histories, look)
-        yield "learning", "Learning curves and weights", caption, learning
-        yield "costs", "Costs", "What a training step takes.", pictures.costs(self.costs, self.setting)
+                yield f"profile {method}", figure
+        yield "certificates", pictures.certificates(self.certificates, measures, look)
+        yield "radar", pictures.radar(measures, look)
+        yield "learning", pictures.learning_curves(self.setting, self.histories, look)
+        yield "costs", pictures.costs(self.costs, self.setting)
 
     def _histories(self) -> pd.DataFrame:
         from robustalign.tracking.files import histories
@@ -185,18 +223,14 @@ def choices_table(made: list[Choice]) -> pd.DataFrame:
         same = choice.nominal is not None and choice.nominal.low == choice.nominal.high == 0
         for name in ("nominal", "worst"):
             row[name] = "dpo's own" if same else tables.text(getattr(choice, name), sign=True)
-        row |= {"best in hindsight": choice.hindsight or "-", "short of it by": _short(choice.regret)}
+        row |= {"best in hindsight": choice.hindsight or "-", "short of it by": tables.text(choice.regret)}
         rows.append(row | {"of": str(choice.candidates), "why": choice.reason})
     return pd.DataFrame(rows)
 
 
-def _short(regret: float) -> str:
-    return "-" if regret != regret else f"{regret:.3f}"
-
-
 def _flat(choice: Choice) -> dict[str, object]:
     row = {key: value for key, value in asdict(choice).items() if not isinstance(value, dict)}
-    for name in ("nominal", "worst"):
+    for name in ("nominal", "worst", "regret"):
         found = getattr(choice, name)
         row |= {name: found and found.value, f"{name}_low": found and found.low, f"{name}_high": found and found.high}
     return row

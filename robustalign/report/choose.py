@@ -41,7 +41,7 @@ class Choice:
     reason: str
     nominal: Estimate | None  # test, difference to dpo, more is better
     worst: Estimate | None  # test, difference to dpo, more is better
-    regret: float  # how much the best in hindsight is better in the worst case on test, more is worse
+    regret: Estimate | None  # test, how much the best in hindsight is better in the worst case; more is worse
     hindsight: str | None
     candidates: int
 
@@ -60,6 +60,19 @@ def choose(comparison: Comparison, metrics: Sequence[str], tolerance: float = 0.
             }
             made += [_choice(comparison, method, metric, rule, candidates, *outcomes[rule]) for rule in RULES]
     return made
+
+
+def unequal_rules(made: Sequence[Choice]) -> list[str]:
+    """A warning for each rule that chose for some methods and could not for others."""
+    told = []
+    for rule in RULES:
+        able = {choice.method: choice.chosen is not None for choice in made if choice.rule == rule}
+        if len(set(able.values())) > 1:
+            yes, no = (
+                ", ".join(method for method, found in able.items() if found is wanted) for wanted in (True, False)
+            )
+            told.append(f"selection rules differ: {rule} chooses for {yes}, not for {no}; do not compare these by it")
+    return told
 
 
 def nominal_rule(
@@ -172,9 +185,9 @@ def _choice(
     known = {label: value for label, value in worst.items() if value is not None}
     hindsight = max(known, key=lambda label: known[label], default=None)
     if chosen is None or hindsight is None or chosen.label not in known:
-        return Choice(method, metric, rule, None, why, None, None, np.nan, hindsight, len(candidates))
+        return Choice(method, metric, rule, None, why, None, None, None, hindsight, len(candidates))
     claim = comparison.claim(chosen, metric)
-    regret = known[hindsight] - known[chosen.label]
+    regret = comparison.gain(Policy(hindsight), Policy(chosen.label), metric, "worst")
     return Choice(
         method, metric, rule, chosen.label, why, claim.nominal, claim.worst, regret, hindsight, len(candidates)
     )

@@ -64,6 +64,10 @@ class Comparison:
         a, b = paired
         return statistics.estimate(a.of(target) - b.of(target), min(a.prompts, b.prompts))
 
+    def gain(self, ours: Policy, theirs: Policy, metric: str, target: str) -> Estimate | None:
+        """The same, signed so that more is better."""
+        return _signed(self.difference(ours, theirs, metric, target), metric)
+
     def paired(self, policies: Sequence[Policy], metric: str, split: str | None = None) -> list[Values] | None:
         """The policies' values over the seeds that all of them have."""
         found = [values for policy in policies if (values := self.values(policy, metric, split)) is not None]
@@ -87,9 +91,9 @@ class Comparison:
         return Claim(
             label=point.label,
             metric=metric,
-            nominal=_signed(self.difference(ours, dpo, metric, "nominal"), metric),
-            worst=_signed(self.difference(ours, dpo, metric, "worst"), metric),
-            tuned=None if tuned is None else _signed(self.difference(ours, tuned, metric, "worst"), metric),
+            nominal=self.gain(ours, dpo, metric, "nominal"),
+            worst=self.gain(ours, dpo, metric, "worst"),
+            tuned=None if tuned is None else self.gain(ours, tuned, metric, "worst"),
             tuned_is=None if tuned is None else self.describe(tuned),
             shrinkage=self.beyond(ours, [self.shrinkage()], metric),
             steps=self.beyond(ours, self.step_curves(), metric),
@@ -167,7 +171,7 @@ class Comparison:
         if oracle is None:
             return None
         paired = self.paired([ours, Policy(oracle.label), Policy(self.dpo.label)], metric)
-        gap = _signed(self.difference(Policy(oracle.label), Policy(self.dpo.label), metric, target), metric)
+        gap = self.gain(Policy(oracle.label), Policy(self.dpo.label), metric, target)
         if paired is None or gap is None or gap.sign <= 0:
             return None
         method, ceiling, floor = (statistics.seed_means(values.of(target)) for values in paired)
@@ -183,4 +187,4 @@ def _signed(found: Estimate | None, metric: str) -> Estimate | None:
     """With more meaning better."""
     if found is None or better(metric) > 0:
         return found
-    return Estimate(-found.value, -found.high, -found.low, found.seeds, found.prompts)
+    return Estimate(0.0 - found.value, 0.0 - found.high, 0.0 - found.low, found.seeds, found.prompts)

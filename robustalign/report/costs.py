@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -11,19 +12,20 @@ from robustalign.report import statistics
 from robustalign.report.statistics import Estimate
 from robustalign.report.study import Point, Setting
 
-STAGES = ("prepare", "train", "evaluate")
+STAGES = ("prepare", "train", "evaluate", "controls")
 WARM_UP = 2  # steps left out of the time of a step
 
 
 def costs_table(setting: Setting, histories: pd.DataFrame) -> pd.DataFrame:
     """One row a point: seconds and memory of a step with their ratio to dpo's, and seconds of each stage.
 
-    The time of a step is the median over steps; stages include what they wait for and, for dpo along its
-    steps, the evaluations in between.
+    The time of a step is the median over steps. Memory is the most while training, up to the first evaluation
+    that any point has between its steps: what an evaluation takes is not given back, and would count as dpo's.
     """
     later = histories[histories["step"] > WARM_UP]
     seconds = later[later["name"] == "cost/step_seconds"].groupby("run_id")["value"].median().to_dict()
-    memory = histories[histories["name"] == "cost/memory_bytes"].groupby("run_id")["value"].max().to_dict()
+    used = histories[(histories["name"] == "cost/memory_bytes") & (histories["step"] <= _undisturbed(setting))]
+    memory = used.groupby("run_id")["value"].max().to_dict()
     rows = []
     for point in setting.points:
         row: dict[str, Any] = {"label": point.label, "method": point.method, "seeds": len(point.seeds)}
@@ -35,8 +37,17 @@ def costs_table(setting: Setting, histories: pd.DataFrame) -> pd.DataFrame:
         for stage in STAGES:
             told = {run.run_id: run.metrics.get(f"cost/seconds/{stage}", np.nan) for run in point.runs.values()}
             row[f"{stage}_seconds"] = _mean(point, told, 1.0)
+        pair = {run.run_id: run.metrics.get("cost/seconds_per_pair", np.nan) for run in point.runs.values()}
+        row["train_seconds_per_pair"] = _mean(point, pair, 1.0)
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _undisturbed(setting: Setting) -> float:
+    """The last step before which no run of the setting was evaluated."""
+    runs = [run for point in setting.points for run in point.runs.values()]
+    steps = [step for run in runs for step in (run.config.get("evaluation") or {}).get("steps") or ()]
+    return min((step for step in steps if step > 0), default=math.inf)
 
 
 def _mean(point: Point, values: dict[str, float], unit: float) -> float:

@@ -6,8 +6,9 @@ an earlier step, shrunk, or the reference) is seen under the same draws.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 
 import numpy as np
@@ -20,6 +21,7 @@ from robustalign.report.statistics import Estimate
 from robustalign.report.study import Point, Setting
 
 METRICS = ("reward", "accuracy", "loss", "kl")
+BOUNDS = {"accuracy": (0.0, 1.0), "loss": (0.0, math.inf), "kl": (0.0, math.inf)}  # what a metric can be
 KEYS = ["control", "split", "step", "metric", "component"]
 
 
@@ -34,12 +36,16 @@ class Policy:
 
 @dataclass(frozen=True)
 class Values:
-    """One metric of one policy: ``draws [1 + D, S, T]`` over seeds and targets; ``prompts`` with data."""
+    """One metric of one policy: ``draws [1 + D, S, T]`` over seeds and targets; ``prompts`` with data.
+
+    ``bounds``: what the metric can be; an interval ends there.
+    """
 
     draws: np.ndarray
     seeds: tuple[int, ...]
     targets: tuple[str, ...]
     prompts: int
+    bounds: tuple[float, float] = (-math.inf, math.inf)
 
     def of(self, target: str) -> np.ndarray:
         """``[1 + D, S]`` of a target; of any, where the metric does not depend on the population."""
@@ -50,10 +56,12 @@ class Values:
 
     def only(self, seeds: tuple[int, ...]) -> Values:
         columns = [self.seeds.index(seed) for seed in seeds]
-        return Values(self.draws[:, columns], seeds, self.targets, self.prompts)
+        return Values(self.draws[:, columns], seeds, self.targets, self.prompts, self.bounds)
 
     def estimate(self, target: str) -> Estimate:
-        return statistics.estimate(self.of(target), self.prompts)
+        e = statistics.estimate(self.of(target), self.prompts)
+        low, high = min(max(e.low, self.bounds[0]), e.value), max(min(e.high, self.bounds[1]), e.value)
+        return replace(e, low=low, high=high)
 
 
 def better(metric: str) -> int:
@@ -108,7 +116,8 @@ class Measures:
             ratios = _weighted(weights, total) / _weighted(weights, count)
         by_target = self._by_target(dict(zip(names, np.moveaxis(ratios, -1, 0), strict=True)), metric)
         used = int((count.sum((0, 1)) > 0).sum())
-        return Values(np.stack(list(by_target.values()), -1), point.seeds, tuple(by_target), used)
+        draws, bounds = np.stack(list(by_target.values()), -1), BOUNDS.get(metric, (-math.inf, math.inf))
+        return Values(draws, point.seeds, tuple(by_target), used, bounds)
 
     def _by_target(self, ratios: Mapping[str, np.ndarray], metric: str) -> dict[str, np.ndarray]:
         if WHOLE in ratios:

@@ -146,7 +146,7 @@ def _setting(name: str, runs: Sequence[Run], shared: Sequence[str]) -> Setting:
     _tell_apart(list(points.values()))
     ordered = sorted(points.values(), key=lambda p: (not p.plain, p.oracle, p.method, p.strength, p.label))
     setting = Setting(name, runs[0].config, ordered, warnings)
-    setting.warnings += [*_seeds(setting), *_batches(setting), *_budgets(setting), *_controls(setting)]
+    setting.warnings += [*_seeds(setting), *_scales(setting), *_budgets(setting), *_controls(setting)]
     return setting
 
 
@@ -226,11 +226,15 @@ def _seeds(setting: Setting) -> Iterator[str]:
             yield f"{labels} do not share seeds {unpaired}; differences leave them out"
 
 
-def _batches(setting: Setting) -> Iterator[str]:
+def _scales(setting: Setting) -> Iterator[str]:
     sizes = {point.label: point.trainer.get("batch_size") for point in setting.points}
     if len(set(sizes.values())) > 1:
         shown = ", ".join(f"{label} N={size}" for label, size in sizes.items())
         yield f"batch sizes differ ({shown}): a radius means another worst case at another N"
+    betas = {point.label: point.beta for point in setting.points}
+    if len(set(betas.values())) > 1:
+        shown = ", ".join(f"{label} {_show(beta)}" for label, beta in betas.items())
+        yield f"beta differs ({shown}): losses have different scales; compare reward, accuracy and KL"
     steps = {point.label: point.trainer.get("max_steps") for point in setting.points}
     if len(set(steps.values())) > 1:
         yield "numbers of steps differ: " + ", ".join(f"{label} {count}" for label, count in steps.items())

@@ -15,6 +15,8 @@ from robustalign.report.measures import Measures, Policy, better
 from robustalign.report.statistics import Estimate
 from robustalign.report.study import Point
 
+LAST = ("KL, nats", "n")  # columns of a short table
+
 
 def results(measures: Measures, comparison: Comparison | None, splits: Sequence[str]) -> pd.DataFrame:
     """Every policy at every target: value, paired difference to dpo, both with intervals, and n."""
@@ -103,7 +105,8 @@ def main_table(measures: Measures, comparison: Comparison | None, metric: str) -
         if kl is not None:
             row["KL, nats"] = text(kl.estimate("any"))
         rows.append(row | {"n": f"{len(values.seeds)} x {values.prompts}"})
-    return pd.DataFrame(rows).fillna("-")
+    table = pd.DataFrame(rows).fillna("-")
+    return table[[name for name in table if name not in LAST] + [name for name in LAST if name in table]]
 
 
 def _differences(comparison: Comparison, point: Point, metric: str) -> dict[str, str]:
@@ -117,11 +120,13 @@ def _differences(comparison: Comparison, point: Point, metric: str) -> dict[str,
     return found
 
 
-def text(found: Estimate | None, sign: bool = False) -> str:
-    """``0.512 [0.480, 0.544]``; a dash for what cannot be told."""
+def text(found: Estimate | None, sign: bool = False, digits: int = 3) -> str:
+    """``0.512 [0.480, 0.544]``; a dash for what cannot be told, and ``[-]`` where there is no interval."""
     if found is None or not math.isfinite(found.value):
         return "-"
-    form = "+.3f" if sign else ".3f"
+    form = f"{'+' if sign else ''}.{digits}f"
+    if not math.isfinite(found.low):
+        return f"{found.value:{form}} [-]"
     return f"{found.value:{form}} [{found.low:{form}}, {found.high:{form}}]"
 
 

@@ -15,6 +15,7 @@ import pandas as pd
 from hydra import compose, initialize_config_dir
 
 from robustalign.config import Config, config_dir, register, resolve
+from robustalign.evaluation.certificates import certificate_table, target_table
 from robustalign.evaluation.tables import WHOLE, Cell, evaluate_targets, per_prompt
 from robustalign.pipeline.folder import RunFolder, State
 from robustalign.pipeline.follow import Follower
@@ -107,7 +108,7 @@ def write_run(folder: RunFolder, config: Config, truth: tuple[float, float, floa
     shift = Shift(config.shift, Standards(raw={}))
     results = folder.results
     results.mkdir(exist_ok=True)
-    tables, prompts = [], []
+    tables, prompts, certificates = [], [], []
     for control, step, share in policies(config):
         for split in config.evaluation.splits:
             own = [config.seed, zlib.crc32(str(config.label).encode()), round(100 * share)]
@@ -115,8 +116,11 @@ def write_run(folder: RunFolder, config: Config, truth: tuple[float, float, floa
             options = {"control": control, "split": split, "step": step}
             tables.append(evaluate_targets(cells, shift, draws=50, confidence=0.95, **options))
             prompts.append(per_prompt(cells, **options))
+            if (control, step) == ("policy", config.trainer.max_steps):
+                certificates.append(certify(cells["loss"], shift).assign(split=split))
     pd.concat(tables).to_csv(results / "targets.csv", index=False, float_format="%.10g")
     pd.concat(prompts).to_parquet(results / "prompts.parquet", index=False)
+    pd.concat(certificates).to_csv(results / "certificates.csv", index=False, float_format="%.10g")
     names = list(shift.names)
     where = [shift.coordinate(name) for name in names]
     pd.DataFrame({"target": names, "coordinate": where, "flip_rate": 0.1}).to_csv(results / "shift.csv", index=False)
@@ -155,6 +159,16 @@ def draw_cells(shift: Shift, truth: tuple[float, ...], share: float, seed: list[
     kl = share**2 * (truth[2] + luck.normal(0, 0.2, scene.prompts))
     cells["kl"] = {WHOLE: Cell(2 * kl, two)}
     return cells
+
+
+def certify(losses: Mapping[str, Cell], shift: Shift) -> pd.DataFrame:
+    """The certificates of the policy and the reference, on one pair a prompt and component."""
+    policy = np.concatenate([losses[component.name].total for component in shift.components])
+    prompts = len(policy) // len(shift.components)
+    laws = {name: shift.shares(name).repeat(prompts) for name in (None, *shift.names)}
+    nominal, both = laws.pop(None), {"policy": policy, "reference": np.full(len(policy), np.log(2))}
+    curves = certificate_table(both, np.tile(np.arange(prompts), len(shift.components)), weight=nominal, draws=3)
+    return pd.concat([curves, target_table(both, nominal, laws)]) if laws else curves
 
 
 def tell(journal: Journal, config: Config, truth: tuple[float, float, float]) -> None:

@@ -116,6 +116,6 @@ def test_leave_one_out_takes_the_best_over_the_others(comparison):
 def test_every_rule_answers_for_every_method(comparison):
     made = choose(comparison, ["reward", "loss"])
     assert {(c.method, c.rule) for c in made} == {(m, r) for m in ("kldpo", "wdpo") for r in RULES}
-    assert all(c.regret >= 0 for c in made if c.chosen is not None)
+    assert all(c.regret.value >= 0 for c in made if c.chosen is not None)
     weak = next(c for c in made if (c.method, c.rule) == ("kldpo", "confidence"))
     assert weak.chosen == "dpo"  # 5000 pairs ask for far less than these temperatures

@@ -102,7 +102,7 @@ def _front(panel: Axes, comparison: Comparison, place: Place, sign: int) -> None
             best.append((x, y))
     if best:
         xs, ys = (sign * np.array(axis) for axis in zip(*best, strict=True))
-        style: Any = {"color": "#56b4e9", "linewidth": 4, "alpha": 0.4, "zorder": 1}
+        style: Any = {"color": "#56b4e9", "linewidth": 4, "marker": "o", "markersize": 11, "alpha": 0.4, "zorder": 1}
         panel.step(xs, ys, where="post", label="Pareto front", **style)
 
 
@@ -122,6 +122,8 @@ def _name_axes(panel: Axes, metric: str, at: str, what: str) -> None:
         if at == "nominal":
             panel.invert_xaxis()
     across, unit = ("nominal", UNITS[metric]) if at == "nominal" else ("KL from the reference", UNITS["kl"])
+    if at == "kl" and what:
+        across = "KL"  # the whole would not fit below a panel
     panel.set_xlabel(f"{across}{what} ({unit})")
     panel.set_ylabel(f"worst case{what} ({UNITS[metric]})")
     panel.set_title("up" + (" and right are" if at == "nominal" else " is") + " better" if what else TITLES[metric])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -23,6 +24,7 @@ def robustness_curves(measures: Measures, comparison: Comparison | None, look: L
     if len(set(where)) < 2:
         return None
     figure, rows = panels(len(metrics), 1 if comparison is None else 2)
+    bands = "bands" if _on_a_line(where) else "bars"
     for column, metric in enumerate(metrics):
         panel = rows[0][column]
         _bands(panel, measures.setting.points, where, look, _values(measures, metric, targets))
@@ -43,9 +45,14 @@ def robustness_curves(measures: Measures, comparison: Comparison | None, look: L
         "nominal", (0.0, 0.5), xycoords=("data", "axes fraction"), xytext=(2, 0), textcoords="offset points",
         rotation=90, va="center", fontsize=7.5, color="#707070",
     )  # fmt: skip
-    note(figure, f"bands: 95 % intervals over {measures.count()}" + (", paired below" if comparison else ""))
+    note(figure, f"{bands}: 95 % intervals over {measures.count()}" + (", paired below" if comparison else ""))
     legend_below(figure)
     return figure
+
+
+def _on_a_line(where: Sequence[float]) -> bool:
+    """Whether no two targets lie at the same distance, in different directions."""
+    return len({round(distance, 6) for distance in where}) == len(where)
 
 
 Estimates = Callable[[Point], Sequence[Estimate] | None]
@@ -54,9 +61,14 @@ Estimates = Callable[[Point], Sequence[Estimate] | None]
 def _bands(panel: Axes, points: Sequence[Point], where: Sequence[float], look: Look, estimates: Estimates) -> None:
     for point in points:
         if found := estimates(point):
-            panel.plot(where, [e.value for e in found], **look.line(point), label=point.label, linewidth=1.6)
-            low, high = [e.low for e in found], [e.high for e in found]
-            panel.fill_between(where, low, high, color=colour(point.method), alpha=0.13, linewidth=0)
+            middle, low, high = ([getattr(e, part) for e in found] for part in ("value", "low", "high"))
+            if _on_a_line(where):
+                panel.plot(where, middle, **look.line(point), label=point.label, linewidth=1.6)
+                panel.fill_between(where, low, high, color=colour(point.method), alpha=0.13, linewidth=0)
+            else:
+                arms = [np.subtract(middle, low), np.subtract(high, middle)]
+                style: Any = look.marker(point) | {"linestyle": "", "markersize": 4, "elinewidth": 0.8}
+                panel.errorbar(where, middle, yerr=arms, **style, label=point.label)
 
 
 def _values(measures: Measures, metric: str, targets: Sequence[str]) -> Estimates:
@@ -119,22 +131,29 @@ def heat_map(comparison: Comparison) -> Figure | None:
 
 
 def radar(measures: Measures, look: Look) -> Figure | None:
-    """The first metric at every target as spokes; None with fewer than three objectives, where the curve says it."""
+    """Every metric with a spoke for each objective's own people; None with fewer than three of them."""
     shift, metrics = measures.setting.shift, measures.metrics()
-    if len(shift.config.objectives) < 3 or len(shift.names) < 3 or not metrics:
+    spokes = [name for name in shift.names if max(shift.config.targets[name]) == 1]
+    if len(spokes) < 3 or not metrics:
         return None
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    figure = Figure(figsize=(5.2, 5.4), layout="constrained")
+    figure = Figure(figsize=(4.2 * len(metrics), 4.9), layout="constrained")
     FigureCanvasAgg(figure)
-    panel = figure.add_subplot(projection="polar")
-    angles = np.linspace(0, 2 * np.pi, len(shift.names), endpoint=False)
-    for point in measures.setting.points:
-        if values := measures.values(Policy(point.label), metrics[0]):
-            found = [values.estimate(target).value for target in shift.names]
-            panel.plot([*angles, angles[0]], [*found, found[0]], **look.line(point), label=point.label)
-    panel.set_xticks(angles, shift.names)
-    panel.set_title(f"{TITLES[metrics[0]]} ({UNITS[metrics[0]]})")
-    note(figure, f"means over {measures.count()}; intervals are in the table")
+    angles = np.linspace(0, 2 * np.pi, len(spokes), endpoint=False)
+    for column, metric in enumerate(metrics):
+        panel = figure.add_subplot(1, len(metrics), column + 1, projection="polar")
+        for point in measures.setting.points:
+            if values := measures.values(Policy(point.label), metric):
+                found = [values.estimate(target) for target in spokes]
+                middle, low, high = ([getattr(e, part) for e in found] for part in ("value", "low", "high"))
+                panel.plot([*angles, angles[0]], [*middle, middle[0]], **look.line(point), label=point.label)
+                arms = [np.subtract(middle, low), np.subtract(high, middle)]
+                panel.errorbar(angles, middle, yerr=arms, linestyle="", color=colour(point.method), linewidth=0.8)
+        panel.set_xticks(angles, spokes)
+        panel.tick_params(axis="y", labelsize=7)
+        less = ", less is better" if better(metric) < 0 else ""
+        panel.set_title(f"{TITLES[metric]} ({UNITS[metric]}{less})")
+    note(figure, f"bars: 95 % intervals over {measures.count()}")
     legend_below(figure)
     return figure

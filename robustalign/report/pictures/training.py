@@ -13,22 +13,26 @@ from robustalign.report.style import COLOURS, Look, colour, legend_below, note, 
 PANELS = (
     ("train/nominal_loss", "mean loss of the batch (nats)"),
     ("train/rewards/accuracies", "accuracy on the batch (share)"),
-    ("train/rewards/chosen", "implicit reward: chosen, rejected (thin)"),
+    ("train/rewards/chosen", "implicit reward (nats)\nof chosen, of rejected (thin)"),
     ("train/grad_norm", "gradient norm"),
     ("robust/ess", "effective pairs in a batch"),
     ("robust/weight_max", "largest weight (mean 1)"),
     ("robust/divergence", "realised divergence (nats)"),
     ("robust/dual", "temperature or dual (nats)"),
+    ("robust/penalty", "penalty of the worst case (nats)"),
+    ("robust/clamped", "share of clamped pairs"),
 )
 HISTORIES = (*(name for name, _ in PANELS), "train/rewards/rejected", "cost/step_seconds", "cost/memory_bytes")
 
 
 def learning_curves(setting: Setting, histories: pd.DataFrame, look: Look) -> Figure | None:
     """Losses, rewards and weights against the optimiser step: the mean over seeds, and their range."""
-    shown = [(name, label) for name, label in PANELS if (histories["name"] == name).any()]
+    told = set(histories.loc[histories["value"] != 0, "name"])
+    shown = [(name, label) for name, label in PANELS if name in told]
     if not shown:
         return None
-    figure, rows = panels(4, (len(shown) + 3) // 4, width=3.0, height=2.3)
+    columns = 4 if len(shown) <= 8 else 5
+    figure, rows = panels(columns, -(-len(shown) // columns), width=12 / columns, height=2.3)
     axes = [panel for row in rows for panel in row]
     for panel, (name, label) in zip(axes, shown, strict=False):
         for point in setting.points:
@@ -46,7 +50,9 @@ def learning_curves(setting: Setting, histories: pd.DataFrame, look: Look) -> Fi
         panel.set_xlabel("optimiser step")
     for panel in axes[len(shown) :]:
         panel.set_visible(False)
-    note(figure, "lines: means over seeds; bands: their range")
+    seeds = sorted({len(point.seeds) for point in setting.points})
+    told_seeds = "-".join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))
+    note(figure, f"lines: means over {told_seeds} seeds; bands: their range")
     legend_below(figure)
     return figure
 
