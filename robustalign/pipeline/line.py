@@ -48,11 +48,24 @@ def check_config(config: Config) -> None:
         raise ConfigError("method.target", "only method=oracle knows a target")
     if "group" in objective.needs and not _groups_exist(config):
         raise ConfigError("method.set", "needs prompt groups; use shift.visible=tag or natural, or dataset=chitchat")
+    if getattr(objective.set, "gradient", None) == "exact":
+        _check_double_backward(config)
     for name, spec in config.reward.items():
         scorer_module(name, spec)
     check_source(config.dataset)
     check_path(config.model.path)
     device(config)
+
+
+def _check_double_backward(config: Config) -> None:
+    """Flash attention has no second derivative and may leave it out without a word; sdpa has one on its plain path,
+    which a recomputation in the backward would not take."""
+    model = config.model
+    if model.attention == "flash_attention_2" or (model.attention == "sdpa" and model.gradient_checkpointing):
+        path = f"model.attention={model.attention}" + (" with checkpointing" if model.gradient_checkpointing else "")
+        raise ConfigError(
+            "method.gradient", f"exact needs a second derivative, not to be had from {path}; use model.attention=eager"
+        )
 
 
 def _groups_exist(config: Config) -> bool:
