@@ -279,10 +279,22 @@ class ArtefactCache:
             seconds = time.perf_counter() - begin
             facts = {"stage": stage, "seconds": round(seconds, 3), "built": time.time(), "key": key}
             (scratch / "key.json").write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n")
+            to_disk(scratch)
             os.rename(scratch, folder)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
         self.events.append(Event(stage, folder, seconds, reused=False))
+
+
+def to_disk(folder: Path) -> None:
+    """Force a folder's files to disk: renamed after that, it is whole even if the machine dies."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            file = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(file)
+            finally:
+                os.close(file)
 
 
 def digest(key: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import PreTrainedModel, TrainerCallback
 
+from robustalign.cache import to_disk
 from robustalign.config import HUMAN, Config
 from robustalign.data.candidates import Candidates, check_source
 from robustalign.data.pairs import PairColumns, TrainingRows, evaluation_pairs, training_pairs
@@ -223,6 +224,7 @@ class Line:
             seed=config.seed,
             output=self.folder.checkpoints,
             log=self.journal.metrics,
+            before_save=self.journal.sync,
             gradient_checkpointing=config.model.gradient_checkpointing,
             callbacks=[Steps(self, policy)],
         )
@@ -415,6 +417,7 @@ def save_trained(policy: PreTrainedModel, target: Path) -> None:
     staging = target.with_name(target.name + ".writing")
     _remove(staging)
     policy.save_pretrained(staging)
+    to_disk(staging)
     _remove(target)
     os.replace(staging, target)
 

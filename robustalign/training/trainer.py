@@ -21,6 +21,7 @@ from torch import nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from robustalign.cache import to_disk
 from robustalign.config import TrainerConfig
 from robustalign.data.pairs import PairCollator, TrainingRows
 from robustalign.training.objective import Objective
@@ -31,7 +32,10 @@ STATE = "objective.safetensors"
 
 
 class PairTrainer(Trainer):
-    """Trains ``model`` on ``rows`` under ``objective``; ``log(step, metrics)`` is called after every step."""
+    """Trains ``model`` on ``rows`` under ``objective``; ``log(step, metrics)`` is called after every step.
+
+    ``before_save()`` is called before a checkpoint is written: what ``log`` was told must not be lost once it is there.
+    """
 
     def __init__(
         self,
@@ -44,11 +48,12 @@ class PairTrainer(Trainer):
         seed: int,
         output: Path,
         log: Log,
+        before_save: Callable[[], None] = lambda: None,
         gradient_checkpointing: bool = False,
         callbacks: list[TrainerCallback] | None = None,
     ) -> None:
         self.step_of = ObjectiveStep(objective)
-        self.config, self.emit = config, log
+        self.config, self.emit, self.before_save = config, log, before_save
         self._plan: Plan | None = None
         self._columns: list[dict[str, torch.Tensor]] = []
         self._step_started = self._step_seconds = 0.0
@@ -138,6 +143,7 @@ class PairTrainer(Trainer):
 
     def _save_checkpoint(self, model, trial) -> None:
         """Written beside the others and renamed, then the oldest are removed: the last is never the only copy."""
+        self.before_save()
         root = Path(str(self.args.output_dir))
         staging = root / "incomplete"
         shutil.rmtree(staging, ignore_errors=True)
@@ -149,6 +155,7 @@ class PairTrainer(Trainer):
         name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         state = {k: v.clone().contiguous() for k, v in self.step_of.state_dict().items()}
         save_file(state, staging / name / STATE)
+        to_disk(staging / name)
         shutil.rmtree(root / name, ignore_errors=True)
         os.replace(staging / name, root / name)
         shutil.rmtree(staging)
