@@ -3,7 +3,7 @@
 TRL at its best here: reference log-probs precomputed, no gradient checkpointing, fp32. Both start from a collated
 batch and end with a gradient; TRL's data pipeline and ours are left out.
 
-Run: python benchmarks/against_trl.py [--model FOLDER --pairs 8 --prompt 40]
+Run: python benchmarks/against_trl.py [--model smollm2_135m --pairs 8 --prompt 40]
 """
 
 from __future__ import annotations

@@ -16,13 +16,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
+from hydra import compose, initialize_config_dir
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from robustalign.config import ModelConfig
-from robustalign.policies.load import asset_folder, load_model, load_tokenizer
+from robustalign.config import Config, config_dir, register, resolve
+from robustalign.pipeline.stages import Stages
+from robustalign.policies.load import load_model
 from robustalign.policies.logprobs import score_completions
 
 Example = dict
@@ -31,12 +35,13 @@ Example = dict
 def arguments(description: str | None, repeats: int) -> argparse.Namespace:
     """The options that all benchmarks have, and one thread."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", help="folder of save_pretrained (SmolLM2, ...); default: the shipped chitchat_tiny")
+    parser.add_argument("--model", default="chitchat_tiny", help="a name in conf/model, or a folder of save_pretrained")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--pairs", type=int, default=32, help="pairs per optimiser step")
     parser.add_argument("--prompt", type=int, default=12, help="mean tokens of a prompt")
     parser.add_argument("--repeats", type=int, default=repeats)
+    parser.add_argument("--only", type=lambda names: names.split(","), help="of the methods compared, these and DPO")
     parser.add_argument("--json", type=Path, help="write the figures here too")
     torch.set_num_threads(1)
     return parser.parse_args()
@@ -44,9 +49,17 @@ def arguments(description: str | None, repeats: int) -> argparse.Namespace:
 
 def load(options: argparse.Namespace) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model without dropout, and its tokenizer."""
-    path = options.model or asset_folder("chitchat_tiny")
-    config = ModelConfig(name=str(path), path=str(path), dtype=options.dtype)
-    return load_model(path, config, options.device), load_tokenizer(path)
+    folder = Path(options.model).is_dir()
+    where = ("model=pretrained", f"model.path={options.model}") if folder else (f"model={options.model}",)
+    stages = Stages(composed(*where, f"model.dtype={options.dtype}"))
+    return load_model(stages.model_path, stages.config.model, options.device), stages.tokenizer
+
+
+def composed(*overrides: str) -> Config:
+    """A config as the command line would compose it."""
+    register()
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        return resolve(compose("config", overrides=list(overrides)))
 
 
 @torch.no_grad()
@@ -64,7 +77,8 @@ def sampled_pairs(model: PreTrainedModel, pad: int, end: int, count: int, prompt
         cut = draw.randint(4, longest)
         replies = [text[cut : cut + draw.randint(3, 10)], texts[i - 1][cut : cut + draw.randint(3, 10)]]
         chosen, rejected = ([*(token for token in reply if token not in (pad, end)), end] for reply in replies)
-        examples.append({"row": i, "prompt": text[:cut], "chosen": chosen, "rejected": rejected, "gap": 1.0})
+        columns = {"row": i, "gap": 1.0, "group": i % 4, "soft_label": 0.8}
+        examples.append(columns | {"prompt": text[:cut], "chosen": chosen, "rejected": rejected})
     sides = [e["chosen"] for e in examples] + [e["rejected"] for e in examples]
     logps = score_completions(model, [e["prompt"] for e in examples] * 2, sides, pad=pad, batch_size=64).tolist()
     for i, example in enumerate(examples):
@@ -147,9 +161,9 @@ def peak_bytes(model: nn.Module, run: Callable[[], object]) -> int:
 
 
 def report(
-    title: str, header: Sequence[str], rows: Sequence[Sequence[str]], figures: object, options: argparse.Namespace
+    title: str, header: Sequence[str], rows: Sequence[Sequence[str]], figures: Mapping, options: argparse.Namespace
 ) -> None:
-    """A markdown table, and the figures as JSON where asked."""
+    """A markdown table; where asked the figures as JSON, and a picture of the ratios among them beside it."""
     print(f"\n### {title}\n")
     for row in (header, ["---"] * len(header), *rows):
         print("| " + " | ".join(row) + " |")
@@ -157,3 +171,26 @@ def report(
         settings = {name: str(value) for name, value in vars(options).items()}
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps({"title": title, "settings": settings, "figures": figures}, indent=1) + "\n")
+        ratios = {
+            name: cells["time"] for name, cells in figures.items() if isinstance(cells, Mapping) and "time" in cells
+        }
+        if ratios:
+            draw(title, ratios, options.json.with_suffix(".png"))
+
+
+def draw(title: str, ratios: Mapping[str, Mapping[str, float]], path: Path) -> None:
+    """Medians with their range, one line each, around 1."""
+    figure = Figure(figsize=(7, 0.8 + 0.24 * len(ratios)), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    names = list(ratios)[::-1]
+    middle = [ratios[name]["median"] for name in names]
+    reach = [[m - ratios[name]["min"] for m, name in zip(middle, names, strict=True)],
+             [ratios[name]["max"] - m for m, name in zip(middle, names, strict=True)]]  # fmt: skip
+    axes.axvline(1.0, color="#8c8c8c", linewidth=0.8)
+    axes.errorbar(middle, range(len(names)), xerr=reach, fmt="o", color="#0072b2", markersize=4, capsize=2, linewidth=1)
+    axes.set_yticks(range(len(names)), names, fontsize=8)
+    axes.set_xlabel("time over that of DPO on the same pairs (median, range)")
+    axes.set_title(title, fontsize=9)
+    axes.grid(axis="x", color="#e6e6e6")
+    figure.savefig(path)
