@@ -27,6 +27,7 @@ COMBINE = ("convex", "geometric", "population")
 VISIBLE = ("false", "tag", "natural")
 HUMAN = "human"  # the objective of dataset.source=preferences: what people chose
 RESERVED_TARGETS = {"nominal", "worst", "area", "any"}
+PARALLEL = ("ddp", "fsdp")
 SCHEDULES = ("linear", "cosine", "constant")
 TRACKERS = ("mlflow", "spool")
 RETRY = ("failed", "none", "all")
@@ -134,7 +135,9 @@ class TrainerConfig:
     save_steps: int = 0  # checkpoint every so many steps; 0: only when asked to stop
     save_total_limit: int = 2  # checkpoints kept while training
     save_model: bool = False  # keep the trained policy in the run's folder
-    threads: int = 0  # CPU threads of a run; 0: all cores
+    nproc: int = 1  # processes that share a run on this machine, one GPU each; on SLURM hydra.launcher.gpus counts
+    parallel: str = "ddp"  # ddp: every process holds the model | fsdp: each holds a part of it (FSDP2)
+    threads: int = 0  # CPU threads of each process; 0: all cores, shared
     bf16: bool = False  # autocast in bfloat16 (GPU)
     device: str = "auto"  # auto | cpu | cuda
     log_steps: int = 1
@@ -346,15 +349,26 @@ def _check_trainer(config: Config) -> None:
     trainer = config.trainer
     _one_of("trainer.schedule", trainer.schedule, SCHEDULES)
     _one_of("trainer.device", trainer.device, ("auto", "cpu", "cuda"))
-    for key in ("batch_size", "micro_batch_size", "max_steps", "save_total_limit", "log_steps"):
+    _one_of("trainer.parallel", trainer.parallel, PARALLEL)
+    for key in ("batch_size", "micro_batch_size", "max_steps", "save_total_limit", "log_steps", "nproc"):
         _at_least(f"trainer.{key}", getattr(trainer, key), 1)
     for key in ("warmup_steps", "save_steps", "threads", "weight_decay", "final_lr_ratio"):
         _at_least(f"trainer.{key}", getattr(trainer, key), 0)
     _above("trainer.learning_rate", trainer.learning_rate, 0)
-    if trainer.batch_size % trainer.micro_batch_size:
+    check_ranks(trainer, trainer.nproc)
+
+
+def check_ranks(trainer: TrainerConfig, ranks: int) -> None:
+    """Refuse a batch that cannot be cut into equal micro-batches for so many ranks.
+
+    Raises:
+        ConfigError: with the numbers.
+    """
+    if trainer.batch_size % (trainer.micro_batch_size * ranks):
+        among = f" times {ranks} ranks" if ranks > 1 else ""
         raise ConfigError(
             "trainer.micro_batch_size",
-            f"{trainer.micro_batch_size} does not divide trainer.batch_size={trainer.batch_size}",
+            f"{trainer.micro_batch_size}{among} does not divide trainer.batch_size={trainer.batch_size}",
         )
 
 

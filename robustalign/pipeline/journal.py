@@ -76,6 +76,19 @@ class Journal:
             self.sync()
 
 
+class Mute(Journal):
+    """Of a rank that does not lead: writes nothing."""
+
+    def __init__(self) -> None:
+        self._told = set()
+
+    def sync(self) -> None:
+        """There is nothing to force to disk."""
+
+    def _append(self, kind: str, **content: Any) -> None:
+        pass
+
+
 def read(path: Path) -> Iterator[dict[str, Any]]:
     """The whole records of a journal; none if there is no file."""
     yield from (record for record, _ in read_from(path, 0))

@@ -28,6 +28,7 @@ from robustalign.pipeline.stages import Stages, device, shared_key
 from robustalign.policies.load import check_path, with_adapters
 from robustalign.rewards import scorer_module
 from robustalign.shifts import Component, Pairs, Shift
+from robustalign.training import ranks
 from robustalign.training.objective import Objective, build_objective
 from robustalign.training.trainer import PairTrainer, checkpoints
 
@@ -81,7 +82,9 @@ def warm(config: Config) -> None:
 
 def prepare_process(config: Config) -> None:
     """Threads and warnings of a worker process."""
-    torch.set_num_threads(config.trainer.threads or os.cpu_count() or 1)
+    threads = config.trainer.threads or max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+    torch.set_num_threads(threads)
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # else a Trainer with several ranks chooses anew
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     import datasets
     import transformers
@@ -93,6 +96,8 @@ def prepare_process(config: Config) -> None:
 
 def run_line(config: Config, folder: RunFolder, journal: Journal, should_stop: Callable[[], bool]) -> None:
     """Run a config from its candidates to its results, continuing where an earlier attempt was stopped.
+
+    Several ranks train together; rank 0 does everything else, and alone writes.
 
     Raises:
         Stopped: ``should_stop()`` became true; a checkpoint was saved.
@@ -123,20 +128,25 @@ class Line:
         """Every stage, then no more files than asked for; a kill in between costs no result."""
         if not (self.folder.results / TABLE).is_file():
             self.compute()
-        self.clean()
+        if ranks.rank() == 0:
+            self.clean()
 
     def compute(self) -> None:
         """From candidates to the table of all targets."""
-        with self.timed("prepare"):
+        with self.timed("prepare"), ranks.leader_first():
             self.train_candidates = self.stages.candidates("train")
             self.shift = self.stages.shift
             self.held_out = {
                 split: HeldOut(self, self.stages.candidates(split), split) for split in self.config.evaluation.splits
             }
             rows = self.training_rows()
-        self.report_shift(rows)
+        if ranks.rank() == 0:
+            self.report_shift(rows)
         self.stop_if_asked()
         policy = self.trained_policy(rows)
+        if ranks.rank() > 0:
+            return
+        ranks.leave()
         self.stop_if_asked()
         with self.timed("evaluate"):
             ratios = self.evaluate(policy, self.config.trainer.max_steps, final=True)
@@ -146,8 +156,8 @@ class Line:
         self.finish(rows)
 
     def stop_if_asked(self) -> None:
-        """Between two stages; within training, the trainer's callback does it."""
-        if self.should_stop():
+        """Between two stages, for all ranks at once; within training, the trainer's callback does it."""
+        if ranks.anywhere(self.should_stop()):
             raise Stopped
 
     def timed(self, stage: str):
@@ -213,7 +223,7 @@ class Line:
         if done.is_file():
             load_trained(policy, self.folder.model)
             return policy
-        if 0 in config.evaluation.steps:
+        if 0 in config.evaluation.steps and ranks.rank() == 0:
             self.evaluate(policy, 0)
         trainer = PairTrainer(
             policy,
@@ -233,8 +243,9 @@ class Line:
         self.seconds["train"] = trainer.seconds
         if trainer.state.global_step < config.trainer.max_steps:
             raise Stopped(f"stopped at step {trainer.state.global_step}")
-        save_trained(policy, self.folder.model)
-        done.touch()
+        if ranks.rank() == 0:
+            save_trained(policy, self.folder.model)
+            done.touch()
         return policy
 
     def evaluate(self, policy: PreTrainedModel, step: int, final: bool = False) -> dict[str, np.ndarray]:
@@ -386,13 +397,14 @@ class Steps(TrainerCallback):
         self.line, self.policy = line, policy
 
     def on_step_end(self, args, state, control, **kwargs) -> None:
-        step = state.global_step
-        self.line.folder.set_status(step=step)
-        if step in self.line.config.evaluation.steps and step < state.max_steps:
+        step, leads = state.global_step, ranks.rank() == 0
+        if leads:
+            self.line.folder.set_status(step=step)
+        if leads and step in self.line.config.evaluation.steps and step < state.max_steps:
             with self.line.timed(f"evaluate_{step}"):
                 self.line.evaluate(self.policy, step)
             self.policy.train()
-        if self.line.should_stop() and step < state.max_steps:
+        if ranks.anywhere(self.line.should_stop()) and step < state.max_steps:
             control.should_save = control.should_training_stop = True
 
 

@@ -16,16 +16,20 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from robustalign.cache import EXPIRY
 from robustalign.errors import ConfigError
+from robustalign.pipeline import ranks
 from robustalign.pipeline.folder import RunFolder, State, Stopped
-from robustalign.pipeline.journal import Journal
+from robustalign.pipeline.journal import Journal, Mute
+from robustalign.pipeline.ranks import RankFailed, RankKilled, Team, one_line
+from robustalign.pipeline.sweep import bury
 
-EXIT = {State.FINISHED: 0, State.FAILED: 1, State.PREEMPTED: 75, State.CANCELLED: 76}
+EXIT = {State.FINISHED: 0, State.FAILED: 1, State.PREEMPTED: 75, State.CANCELLED: 76, State.KILLED: 78}
 BUSY = 77  # another process runs it
 SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)
 PACKAGES = ("robustalign", "torch", "transformers", "datasets", "accelerate", "peft", "hydra-core", "mlflow", "numpy")
@@ -63,13 +67,14 @@ def _leave_signals_to_parent() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def work(folder: RunFolder, parent: int | None = None, patience: float = 0.0) -> int:
+def work(folder: RunFolder, parent: int | None = None, patience: float = 0.0, team: Team | None = None) -> int:
     """Run a folder's config to its end, or until asked to stop. Returns the exit code.
 
     Args:
         folder: with a frozen config.
         parent: stop when this process is no longer the parent.
         patience: seconds to wait for a process that runs it already.
+        team: the ranks that share the run; default ``trainer.nproc`` on this machine.
     """
     stop = StopRequest(folder, parent)
     lock = folder.lock()
@@ -77,12 +82,12 @@ def work(folder: RunFolder, parent: int | None = None, patience: float = 0.0) ->
         return BUSY
     try:
         state = folder.status().state
-        return EXIT[state] if state.ended else _attempt(folder, stop)
+        return EXIT[state] if state.ended else _attempt(folder, stop, team)
     finally:
         lock.release()
 
 
-def _attempt(folder: RunFolder, stop: StopRequest) -> int:
+def _attempt(folder: RunFolder, stop: StopRequest, team: Team | None) -> int:
     before, began = folder.status(), time.time()
     folder.set_status(
         State.RUNNING,
@@ -101,28 +106,65 @@ def _attempt(folder: RunFolder, stop: StopRequest) -> int:
         folder.environment.write_text(json.dumps(environment(), indent=1) + "\n")
         if stop():
             raise Stopped
-        line().run_line(folder.config(), folder, journal, stop)
+        trainer = folder.config().trainer
+        team = team or Team(trainer.nproc)
+        if team.ranks == 1:
+            line().run_line(folder.config(), folder, journal, stop)
+        else:
+            ranks.lead(team, str(folder.path), trainer.device, _on_a_rank(folder, journal), stop)
         state = State.FINISHED
     except Stopped:
         state = State.CANCELLED if folder.cancel_asked() else State.PREEMPTED
+    except RankKilled as lost:
+        print(f"robustalign: {lost}", file=sys.stderr)
+        bury(folder, str(lost))
+        journal.close()
+        return EXIT[folder.status().state]
+    except RankFailed as raised:  # the rank has printed it
+        folder.traceback.write_text(raised.trace)
+        error, state = str(raised), _state_after_error(folder, stop)
     except BaseException as raised:
         folder.traceback.write_text(traceback.format_exc())
         if isinstance(raised, ConfigError):
             print(f"robustalign: error: {raised}", file=sys.stderr)
         else:
             traceback.print_exc()
-        error = _one_line(raised)
-        # data-loader workers die of the signal that asked us to stop: go on from the last checkpoint later
-        state = State.FAILED if not stop() else State.CANCELLED if folder.cancel_asked() else State.PREEMPTED
+        error, state = one_line(raised), _state_after_error(folder, stop)
     journal.close()
     ended = time.time()
     folder.set_status(state, ended=ended, seconds=before.seconds + ended - began, error=error)
     return EXIT[state]
 
 
-def _one_line(error: BaseException) -> str:
-    words = " ".join(str(error).split())
-    return f"{type(error).__name__}: {words}"[:500] if words else type(error).__name__
+def _state_after_error(folder: RunFolder, stop: StopRequest) -> State:
+    """Data-loader workers die of the signal that asked us to stop: the run goes on from its last checkpoint later."""
+    return State.FAILED if not stop() else State.CANCELLED if folder.cancel_asked() else State.PREEMPTED
+
+
+def _on_a_rank(folder: RunFolder, journal: Journal) -> Callable[[], None]:
+    """What each rank does; rank 0 alone writes."""
+    parent = os.getpid()
+
+    def run() -> None:
+        leads = os.environ["RANK"] == "0"
+        try:
+            line().run_line(folder.config(), folder, journal if leads else Mute(), StopRequest(folder, parent))
+        finally:
+            if leads:
+                folder.set_status()  # a step that has not reached the disk yet
+
+    return run
+
+
+def follow(team: Team) -> int:
+    """Take part in the runs of a job whose first machine leads. Returns the exit code."""
+    line()
+    ranks.follow(
+        team,
+        work=lambda meeting: _on_a_rank(RunFolder(meeting.run), Mute()),
+        device=lambda meeting: RunFolder(meeting.run).config().trainer.device,
+    )
+    return 0
 
 
 def slurm() -> dict[str, str]:
@@ -156,15 +198,22 @@ def environment() -> dict[str, Any]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one folder, or (``--warm``) build the stages that it shares with others."""
     parser = argparse.ArgumentParser(prog="python -m robustalign.pipeline.worker", description=__doc__)
-    parser.add_argument("folder", help="a run's folder with its config.yaml")
+    parser.add_argument("folder", nargs="?", help="a run's folder with its config.yaml")
     parser.add_argument("--warm", action="store_true", help="only build the shared stages into the cache")
+    parser.add_argument("--processes", type=int, help="ranks on each machine; default trainer.nproc")
+    parser.add_argument("--nodes", type=int, default=1, help="machines of the job")
+    parser.add_argument("--node", type=int, default=0, help="which of them this is")
+    parser.add_argument("--board", type=Path, help="a file by which the first tells the others where to meet")
     args = parser.parse_args(argv)
+    if args.node > 0:
+        return follow(Team(args.processes, args.nodes, args.node, args.board))
     folder = RunFolder(args.folder)
     if args.warm:
         line().warm(folder.config())
         return 0
     # a node that died still has the lock until its signs of life are too old
-    return work(folder, patience=EXPIRY + 60 if slurm() else 0)
+    team = Team(args.processes, args.nodes, 0, args.board) if args.processes else None
+    return work(folder, patience=EXPIRY + 60 if slurm() else 0, team=team)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ Without a process group there is one rank, and nothing is communicated.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
@@ -25,7 +26,23 @@ def rank() -> int:
 def barrier() -> None:
     """Until every rank is here."""
     if world() > 1:
-        dist.barrier()
+        counts(0)
+
+
+@contextmanager
+def leader_first() -> Iterator[None]:
+    """Rank 0 goes through the block before the others: what it builds, they find."""
+    if rank() > 0:
+        barrier()
+    yield
+    if rank() == 0:
+        barrier()
+
+
+def leave() -> None:
+    """From here on this process is alone."""
+    if world() > 1:
+        dist.destroy_process_group()
 
 
 def counts(*mine: int) -> list[list[int]]:

@@ -24,6 +24,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from robustalign.cache import to_disk
 from robustalign.config import TrainerConfig
 from robustalign.data.pairs import PairCollator, TrainingRows
+from robustalign.training import ranks
 from robustalign.training.objective import Objective
 from robustalign.training.step import ObjectiveStep, Plan
 
@@ -109,11 +110,13 @@ class PairTrainer(Trainer):
             "train/grad_norm": float(logs["grad_norm"]),
             "train/learning_rate": float(logs["learning_rate"]),
         }
-        self.emit(self.state.global_step, metrics)
+        if ranks.rank() == 0:
+            self.emit(self.state.global_step, metrics)
 
     def _metrics(self) -> dict[str, float]:
         assert self._plan is not None
         c = {name: torch.cat([part[name] for part in self._columns]).float() for name in self._columns[0]}
+        c = {name: ranks.gathered(column, self._plan.pairs_of_ranks)[0] for name, column in c.items()}
         beta, seconds = self.step_of.objective.beta, self._step_seconds
         accuracy = (c["margin"] > 0).float() + 0.5 * (c["margin"] == 0).float()
         metrics = {
@@ -124,7 +127,7 @@ class PairTrainer(Trainer):
             "train/rewards/chosen": beta * c["chosen"].mean(),
             "train/rewards/rejected": beta * c["rejected"].mean(),
             "robust/weight_max": c["weight"].max(),
-            "cost/tokens_per_second": self._step_tokens / seconds,
+            "cost/tokens_per_second": sum(tokens for (tokens,) in ranks.counts(self._step_tokens)) / seconds,
             "cost/step_seconds": seconds,
             "cost/memory_bytes": _memory(),
         }
@@ -146,13 +149,21 @@ class PairTrainer(Trainer):
         self.before_save()
         root = Path(str(self.args.output_dir))
         staging = root / "incomplete"
-        shutil.rmtree(staging, ignore_errors=True)
+        leads = ranks.rank() == 0
+        if leads:
+            shutil.rmtree(staging, ignore_errors=True)
+        ranks.barrier()
         self._staging = staging
         try:
             super()._save_checkpoint(model, trial)
         finally:
             self._staging = None
-        name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        ranks.barrier()
+        if leads:
+            self._complete(root, staging, f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
+        ranks.barrier()
+
+    def _complete(self, root: Path, staging: Path, name: str) -> None:
         state = {k: v.clone().contiguous() for k, v in self.step_of.state_dict().items()}
         save_file(state, staging / name / STATE)
         to_disk(staging / name)
@@ -161,6 +172,11 @@ class PairTrainer(Trainer):
         shutil.rmtree(staging)
         for old in checkpoints(root)[: -self.config.save_total_limit]:
             shutil.rmtree(old)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        """Of rank 0; nothing in a step is random."""
+        if ranks.rank() == 0:
+            super()._save_rng_state(output_dir)
 
     _staging: Path | None = None
 
@@ -208,12 +224,11 @@ def _memory() -> int:
 
 
 def _arguments(config: TrainerConfig, seed: int, output: Path, gradient_checkpointing: bool) -> TrainingArguments:
-    world = int(os.environ.get("WORLD_SIZE", "1"))
     return TrainingArguments(
         output_dir=str(output),
         max_steps=config.max_steps,
         per_device_train_batch_size=config.micro_batch_size,
-        gradient_accumulation_steps=config.batch_size // (config.micro_batch_size * world),
+        gradient_accumulation_steps=config.batch_size // (config.micro_batch_size * ranks.world()),
         learning_rate=config.learning_rate,
         adam_beta1=config.adam_beta1,
         adam_beta2=config.adam_beta2,
@@ -232,7 +247,8 @@ def _arguments(config: TrainerConfig, seed: int, output: Path, gradient_checkpoi
         activation_checkpointing=gradient_checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False},
         report_to=[],
-        use_cpu=config.device == "cpu",
+        use_cpu=config.device == "cpu" or not torch.cuda.is_available(),
+        ddp_find_unused_parameters=False,
         bf16=config.bf16,
         seed=seed,
         disable_tqdm=None if os.isatty(2) else True,

@@ -49,6 +49,8 @@ def run_chunk(folders: Sequence[str], max_restarts: int) -> None:
             code = _worker(folder)
             if code == worker.EXIT[State.PREEMPTED]:
                 _leave(runs)
+            elif code == worker.EXIT[State.KILLED]:
+                continue
             elif code < 0 and not folder.status().state.ended and folder.runner() is None:
                 bury(folder, f"killed by {signal.Signals(-code).name}")
             else:

@@ -158,7 +158,8 @@ class _Pool:
         elif status.state is State.PREEMPTED:
             self.queue.append(run)
         elif not status.state.ended:
-            bury(run.folder, _cause(child.code))
+            if status.state is not State.KILLED:  # by a worker that lost a rank
+                bury(run.folder, _cause(child.code))
             self._restart(run)
 
     def _back(self, run: Run) -> bool:

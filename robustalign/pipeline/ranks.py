@@ -1,0 +1,275 @@
+"""The processes that share a run: forked, watched, and ended together.
+
+The worker that holds a run's lock only watches: it forks one process for each rank of its machine and keeps a small
+store over which the ranks meet and report what they died of. On several machines the first is such a worker; the
+others read where to meet from a board, a file that the machines share.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from robustalign.errors import ConfigError
+from robustalign.pipeline.folder import Stopped
+
+if TYPE_CHECKING:
+    from torch.distributed import TCPStore
+
+TICK = 0.1  # seconds between two looks at the ranks
+HEARSAY = 2.0  # seconds in which another machine may say that it was the first to lose a rank
+ARRIVAL = timedelta(minutes=5)  # how long the first machine may take to answer
+PATIENCE = timedelta(hours=24)  # how long ranks wait for one that samples or evaluates
+
+
+@dataclass(frozen=True)
+class Team:
+    """``processes`` ranks on each of ``nodes`` machines, of which this one is number ``node``."""
+
+    processes: int = 1
+    nodes: int = 1
+    node: int = 0
+    board: Path | None = None
+
+    @property
+    def ranks(self) -> int:
+        """Of the whole run."""
+        return self.processes * self.nodes
+
+
+@dataclass(frozen=True)
+class Meeting:
+    """Where the ranks of one attempt at a run meet."""
+
+    run: str
+    host: str
+    port: int
+
+
+class RankFailed(Exception):
+    """A rank raised; the others were ended."""
+
+    def __init__(self, report: dict[str, Any]) -> None:
+        super().__init__(f"rank {report['rank']}: {report['error']}")
+        self.trace = str(report["trace"])
+
+
+class RankKilled(Exception):
+    """A rank died without a word; the others were ended."""
+
+
+def lead(team: Team, run: str, device: str, work: Callable[[], None], stop: Callable[[], bool]) -> None:
+    """Have every rank ``work``, those of other machines included, and wait for their end.
+
+    Args:
+        team: of which this is the first machine.
+        run: what the other machines call it.
+        device: ``trainer.device``.
+        work: done by each rank; Stopped means that it was asked to stop.
+        stop: whether to ask the ranks to stop.
+
+    Raises:
+        Stopped: the ranks saved a checkpoint and stopped.
+        RankFailed, RankKilled: what the first rank to fail died of.
+        ConfigError: a rank found that the user has to change something.
+    """
+    alone = team.nodes == 1
+    with socket.create_server(("127.0.0.1" if alone else "", 0), backlog=256) as listener:
+        meeting = Meeting(run, "127.0.0.1" if alone else socket.gethostname(), listener.getsockname()[1])
+        ranks = _fork(team, meeting, device, work)  # before the store starts threads
+        try:
+            store = _store(meeting, listener.detach())
+            _announce(team.board, meeting)
+            _watch(team, ranks, store, stop)
+            if store.check(["stopped"]):
+                raise Stopped
+        finally:
+            _end(ranks)
+
+
+def follow(team: Team, work: Callable[[Meeting], Callable[[], None]], device: Callable[[Meeting], str]) -> None:
+    """On another machine than the first: take part in its runs until it has no more."""
+    assert team.board is not None
+    for meeting in _meetings(team.board):
+        ranks = _fork(team, meeting, device(meeting), work(meeting))
+        with contextlib.suppress(RankFailed, RankKilled, RuntimeError):  # the first machine decides what follows
+            try:
+                _watch(team, ranks, _store(meeting), lambda: False)
+            finally:
+                _end(ranks)
+
+
+def dismiss(board: Path) -> None:
+    """Tell the other machines that there is nothing more to do."""
+    _write(board, {})
+
+
+def _announce(board: Path | None, meeting: Meeting) -> None:
+    if board is not None:
+        _write(board, vars(meeting))
+
+
+def _write(board: Path, content: dict[str, Any]) -> None:
+    scratch = board.with_name(f".{board.name}.{os.getpid()}")
+    scratch.write_text(json.dumps(content))
+    os.replace(scratch, board)
+
+
+def _meetings(board: Path) -> Iterator[Meeting]:
+    """Each one that the board announces, until it says that there are no more."""
+    last: dict[str, Any] | None = None
+    while True:
+        with contextlib.suppress(FileNotFoundError):
+            content = json.loads(board.read_text())
+            if not content:
+                return
+            if content != last:
+                last = content
+                yield Meeting(**content)
+        time.sleep(TICK)
+
+
+def _store(meeting: Meeting, listener: int | None = None) -> TCPStore:
+    from torch.distributed import TCPStore
+
+    store = TCPStore(
+        meeting.host,
+        meeting.port,
+        is_master=listener is not None,
+        timeout=ARRIVAL,
+        wait_for_workers=False,
+        master_listen_fd=listener,
+    )
+    store.set_timeout(PATIENCE)
+    return store
+
+
+def _fork(team: Team, meeting: Meeting, device: str, work: Callable[[], None]) -> list[BaseProcess]:
+    import multiprocessing
+
+    context = multiprocessing.get_context("fork")
+    args = team, meeting, device, work
+    ranks: list[BaseProcess] = []
+    for local in range(team.processes):
+        ranks.append(context.Process(target=_rank, args=(local, *args), name=str(local)))
+        ranks[-1].start()
+    return ranks
+
+
+def _rank(local: int, team: Team, meeting: Meeting, device: str, work: Callable[[], None]) -> None:
+    """A rank's life; it ends by itself, never through the code of the process that forked it."""
+    import torch.multiprocessing
+
+    torch.multiprocessing._prctl_pr_set_pdeathsig(signal.SIGKILL)  # type: ignore[attr-defined]  # who watches is gone: the run's lock is free for others
+    rank = team.node * team.processes + local
+    code, store = 1, _store(meeting)
+    try:
+        _join(rank, local, team, meeting, device, store)
+        work()
+        code = 0
+    except Stopped:
+        store.set("stopped", "")
+        code = 0
+    except BaseException as error:
+        traceback.print_exc()
+        told = {"rank": rank, "error": one_line(error), "trace": traceback.format_exc()}
+        _report(store, told | {"config": [error.key, error.problem] if isinstance(error, ConfigError) else None})
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _join(rank: int, local: int, team: Team, meeting: Meeting, device: str, store: TCPStore) -> None:
+    """Become a rank, as torchrun's variables name it, on a GPU of its own where there are any."""
+    import torch
+    import torch.distributed as dist
+
+    os.environ |= {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(local),
+        "WORLD_SIZE": str(team.ranks),
+        "LOCAL_WORLD_SIZE": str(team.processes),
+        "MASTER_ADDR": meeting.host,
+        "MASTER_PORT": str(meeting.port),
+    }
+    cuda = device != "cpu" and torch.cuda.is_available()
+    if cuda:
+        torch.cuda.set_device(local)
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if cuda else "gloo",
+        store=dist.PrefixStore("ranks", store),
+        rank=rank,
+        world_size=team.ranks,
+        timeout=PATIENCE,
+    )
+
+
+def _report(store: TCPStore, told: dict[str, Any]) -> None:
+    """What a rank dies of, numbered by who says it first: the others die of its death."""
+    with contextlib.suppress(RuntimeError):  # the store is gone, and with it who would read this
+        store.set(f"failure {store.add('failures', 1)}", json.dumps(told))
+
+
+def _watch(team: Team, ranks: list[BaseProcess], store: TCPStore, stop: Callable[[], bool]) -> None:
+    """Until all ranks of this machine ended well, or any rank did not."""
+    from multiprocessing.connection import wait
+
+    passed_on = False
+    while any(process.exitcode is None for process in ranks):
+        wait([process.sentinel for process in ranks if process.exitcode is None], timeout=TICK)
+        killed = next((process for process in ranks if (process.exitcode or 0) < 0), None)
+        if killed is not None:
+            number = -int(killed.exitcode or 0)
+            error = f"rank {team.node * team.processes + int(killed.name)} was killed by {signal.Signals(number).name}"
+            _report(store, {"killed": error})
+            raise RankKilled(error)
+        if any(process.exitcode for process in ranks) or store.add("failures", 0):
+            raise _cause(team, store)
+        if stop() and not passed_on:
+            passed_on = True
+            for process in ranks:
+                os.kill(int(process.pid or 0), signal.SIGUSR1)
+
+
+def _cause(team: Team, store: TCPStore) -> Exception:
+    """What the first rank to fail died of; a rank that was killed cannot be the first to say so."""
+    deadline = time.monotonic() + (HEARSAY if team.nodes > 1 else 0.0)
+    while True:
+        count = store.add("failures", 0)
+        reports = [json.loads(store.get(f"failure {number}")) for number in range(1, count + 1)]
+        killed = [report["killed"] for report in reports if "killed" in report]
+        if killed:
+            return RankKilled(killed[0])
+        if time.monotonic() >= deadline:
+            break
+        time.sleep(TICK)
+    if not reports:
+        return RankKilled("a rank ended without a word")
+    first = reports[0]
+    return ConfigError(*first["config"]) if first["config"] else RankFailed(first)
+
+
+def _end(ranks: list[BaseProcess]) -> None:
+    """Ranks that wait for a dead one hear no signal but this."""
+    for process in ranks:
+        process.kill()
+        process.join()
+
+
+def one_line(error: BaseException) -> str:
+    """What was raised, for a table."""
+    words = " ".join(str(error).split())
+    return f"{type(error).__name__}: {words}"[:500] if words else type(error).__name__
