@@ -28,7 +28,7 @@ from robustalign.pipeline.stages import Stages, device, shared_key
 from robustalign.policies.load import check_path, with_adapters
 from robustalign.rewards import scorer_module
 from robustalign.shifts import Component, Pairs, Shift
-from robustalign.training import ranks
+from robustalign.training import ranks, sharded
 from robustalign.training.objective import Objective, build_objective
 from robustalign.training.trainer import PairTrainer, checkpoints
 
@@ -48,6 +48,11 @@ def check_config(config: Config) -> None:
         raise ConfigError("method.target", f"no target {objective.target!r}; there are: {list(config.shift.targets)}")
     if objective.target is not None and not objective.oracle:
         raise ConfigError("method.target", "only method=oracle knows a target")
+    if config.trainer.parallel == "fsdp" and getattr(objective.set, "gradient", None) == "exact":
+        problem = (
+            "exact differentiates twice, which fails where parameters are freed after use; use trainer.parallel=ddp"
+        )
+        raise ConfigError("method.gradient", problem)
     if "group" in objective.needs and not _groups_exist(config):
         raise ConfigError("method.set", "needs prompt groups; use shift.visible=tag or natural, or dataset=chitchat")
     if getattr(objective.set, "gradient", None) == "exact":
@@ -243,9 +248,20 @@ class Line:
         self.seconds["train"] = trainer.seconds
         if trainer.state.global_step < config.trainer.max_steps:
             raise Stopped(f"stopped at step {trainer.state.global_step}")
+        policy = self.in_one_piece(policy)
         if ranks.rank() == 0:
             save_trained(policy, self.folder.model)
             done.touch()
+        return policy
+
+    def in_one_piece(self, policy: PreTrainedModel) -> PreTrainedModel:
+        """On rank 0 the policy that the ranks train, its parameters gathered where they are spread; all take part."""
+        if self.config.trainer.parallel != "fsdp" or ranks.world() == 1:
+            return policy
+        values = sharded.whole(policy)
+        if ranks.rank() == 0:
+            policy = with_adapters(self.stages.new_model(), self.config.model, self.config.seed)
+            policy.load_state_dict(values, strict=False)
         return policy
 
     def evaluate(self, policy: PreTrainedModel, step: int, final: bool = False) -> dict[str, np.ndarray]:
@@ -400,9 +416,11 @@ class Steps(TrainerCallback):
         step, leads = state.global_step, ranks.rank() == 0
         if leads:
             self.line.folder.set_status(step=step)
-        if leads and step in self.line.config.evaluation.steps and step < state.max_steps:
-            with self.line.timed(f"evaluate_{step}"):
-                self.line.evaluate(self.policy, step)
+        if step in self.line.config.evaluation.steps and step < state.max_steps:
+            policy = self.line.in_one_piece(self.policy)
+            if leads:
+                with self.line.timed(f"evaluate_{step}"):
+                    self.line.evaluate(policy, step)
             self.policy.train()
         if ranks.anywhere(self.line.should_stop()) and step < state.max_steps:
             control.should_save = control.should_training_stop = True

@@ -23,6 +23,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedModel
 
 from robustalign.policies.packing import Rows, pack
@@ -106,6 +107,19 @@ def unwrapped(model: nn.Module) -> PreTrainedModel:
     while hasattr(inner, "module"):
         inner = inner.module
     return inner
+
+
+@torch.no_grad()
+def embedded(model: nn.Module, ids: Tensor) -> Tensor:
+    """The embedded tokens ``[R,T,D]`` of ``ids [R,T]``, without gradient; ranks that share parameters all ask."""
+    inner: Any = unwrapped(model)
+    spread = isinstance(inner, FSDPModule)
+    if spread:
+        inner.unshard()
+    embeddings: Tensor = inner.get_input_embeddings()(ids)
+    if spread:
+        inner.reshard()
+    return embeddings
 
 
 def token_logps(model: nn.Module, rows: Rows, offset: Tensor | None = None, output: Tensor | None = None) -> Tensor:

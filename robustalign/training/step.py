@@ -28,7 +28,7 @@ from robustalign.objectives import (
     WassersteinBall,
 )
 from robustalign.policies.familiarity import policy_weight
-from robustalign.policies.logprobs import graph_from_output, sequence_logps, unwrapped
+from robustalign.policies.logprobs import embedded, graph_from_output, sequence_logps
 from robustalign.policies.packing import Rows
 from robustalign.training import ranks
 from robustalign.training.objective import Objective
@@ -212,14 +212,14 @@ class ObjectiveStep:
         assert isinstance(self.set, WassersteinBall)
         rows = rows_of(batch)
         with torch.enable_grad():
-            embeddings = unwrapped(model).get_input_embeddings()(batch["input_ids"])
+            embeddings = embedded(model, batch["input_ids"])
             offset = torch.zeros_like(embeddings, requires_grad=True)
             terms = pair_terms(batch, self._logps(model, batch, offset))
             losses = plan.loss.losses(terms)
             (gradients,) = torch.autograd.grad(losses.sum(), offset, create_graph=create_graph)
         joint = self.set.joint(gradients, rows.prompt)
         joint = joint if create_graph else joint.detach()
-        stats = self.set.statistics(joint, embeddings.detach(), rows.attention, rows.prompt, plan.prior[index])
+        stats = self.set.statistics(joint, embeddings, rows.attention, rows.prompt, plan.prior[index])
         return joint, stats, _columns(losses, terms)
 
     def loss(self, model: nn.Module, batch: Batch, plan: Plan, index: int) -> tuple[Tensor, dict[str, Tensor]]:

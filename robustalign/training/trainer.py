@@ -24,11 +24,13 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from robustalign.cache import to_disk
 from robustalign.config import TrainerConfig
 from robustalign.data.pairs import PairCollator, TrainingRows
-from robustalign.training import ranks
+from robustalign.policies.logprobs import unwrapped
+from robustalign.training import ranks, sharded
 from robustalign.training.objective import Objective
 from robustalign.training.step import ObjectiveStep, Plan
 
 Log = Callable[[int, dict[str, float]], None]
+SHARDED = "sharded.safetensors"
 STATE = "objective.safetensors"
 
 
@@ -60,6 +62,8 @@ class PairTrainer(Trainer):
         self._step_started = self._step_seconds = 0.0
         self._step_tokens = 0
         self.seconds = 0.0  # spent in optimiser steps, nothing else counted
+        self._policy = model
+        self.sharded = config.parallel == "fsdp" and ranks.world() > 1
         super().__init__(
             model=model,
             args=_arguments(config, seed, output, gradient_checkpointing),
@@ -68,6 +72,9 @@ class PairTrainer(Trainer):
             callbacks=[_Clock(self), *(callbacks or [])],
         )
         self.loss_is_scaled_for_ga = True
+        if self.sharded:
+            sharded.shard(model)
+            self.is_distributed_loading_by_transformers = True  # neither wrapped nor moved
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
         """All micro-batches of an optimiser step, with the plan that they share."""
@@ -76,7 +83,7 @@ class PairTrainer(Trainer):
         batches = [self._prepare_inputs(batch) for batch in batches]
         self._step_tokens = sum(int(batch["attention_mask"].sum()) for batch in batches)
         with self.compute_loss_context_manager():
-            self._plan = self.step_of.plan(self.model_wrapped, batches)
+            self._plan = self.step_of.plan(unwrapped(self.model_wrapped), batches)
         for index, batch in enumerate(batches):
             batch["index"] = torch.tensor(index)
         return batches, None
@@ -172,6 +179,43 @@ class PairTrainer(Trainer):
         shutil.rmtree(staging)
         for old in checkpoints(root)[: -self.config.save_total_limit]:
             shutil.rmtree(old)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """As a Trainer does; a sharded policy is saved together with the optimiser."""
+        if not self.sharded:
+            super().save_model(output_dir, _internal_call)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if not self.sharded:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        assert self.optimizer is not None
+        whole = sharded.state(self._policy, self.optimizer)
+        if ranks.rank() == 0:
+            Path(output_dir).mkdir(parents=True)
+            save_file(whole, Path(output_dir) / SHARDED)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if self.sharded:
+            sharded.load_policy(self._policy, load_file(Path(resume_from_checkpoint) / SHARDED))
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if not self.sharded or checkpoint is None:
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        assert self.optimizer is not None and self.lr_scheduler is not None
+        sharded.load_optimizer(self._policy, self.optimizer, load_file(Path(checkpoint) / SHARDED))
+        step = int(Path(checkpoint).name.rsplit("-", 1)[1])  # the learning rate is a function of it alone
+        self.lr_scheduler.load_state_dict(
+            self.lr_scheduler.state_dict() | {"last_epoch": step - 1, "_step_count": step + 1}
+        )
+        self.lr_scheduler.step()
+
+    def _clip_grad_norm(self, model: nn.Module) -> Any:
+        norm = super()._clip_grad_norm(model)
+        return norm.full_tensor() if self.sharded else norm
 
     def _save_rng_state(self, output_dir: str) -> None:
         """Of rank 0; nothing in a step is random."""

@@ -15,6 +15,7 @@ from robustalign.config import Config
 from robustalign.errors import ConfigError
 from robustalign.pipeline.folder import RunFolder, State
 from robustalign.pipeline.launchers.nurseries import Child, NurseryClient, nursery
+from robustalign.pipeline.line import check_config
 from robustalign.pipeline.worker import EXIT
 from tests.conftest import SMALL, compose_config
 from tests.pipeline.test_line import metrics
@@ -72,9 +73,12 @@ def same_policy(one: RunFolder, two: RunFolder) -> bool:
     return all(bool((ours[name] == theirs[name]).all()) for name in ours)
 
 
-@pytest.mark.parametrize("method", ["kldpo", "wdpo"])
-def test_two_ranks_train_the_policy_of_one(client: NurseryClient, small: Callable, method: str) -> None:
-    one, two = (run(client, small(f"method={method}", *FAST, f"trainer.nproc={n}"), f"{n}") for n in (1, 2))
+@pytest.mark.parametrize(("method", "parallel"), [("wdpo", "ddp"), ("logits_sam", "ddp"), ("kldpo", "fsdp")])
+def test_two_ranks_train_the_policy_of_one(client: NurseryClient, small: Callable, method: str, parallel: str) -> None:
+    words = (f"method={method}", *FAST, "evaluation.steps=[0,2]")
+    one, two = (
+        run(client, small(*words, f"trainer.nproc={n}", f"trainer.parallel={parallel}"), f"{n}") for n in (1, 2)
+    )
     ours, theirs = (load_file(folder.model / "model.safetensors") for folder in (one, two))
     for name in ours:
         assert (ours[name] - theirs[name]).norm() <= 1e-6 * ours[name].norm()
@@ -85,10 +89,14 @@ def test_two_ranks_train_the_policy_of_one(client: NurseryClient, small: Callabl
     assert (two.status().state, two.status().step, two.status().attempts) == (State.FINISHED, 4, 1)
 
 
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 def test_a_stop_of_one_rank_stops_both_at_the_same_step(
-    client: NurseryClient, small: Callable, whole: RunFolder
+    client: NurseryClient, small: Callable, whole: RunFolder, parallel: str
 ) -> None:
-    folder, child = start(client, config := small(*LONG), "stopped")
+    config = small(*LONG, f"trainer.parallel={parallel}")
+    if parallel == "fsdp":
+        whole = run(client, config, "whole")
+    folder, child = start(client, config, "stopped")
     first, second = at_step(folder, 5, child)
     os.kill(second, signal.SIGUSR1)
     assert child.done.wait(30)
@@ -156,10 +164,14 @@ def test_what_the_user_has_to_change_is_told_as_ever(toys: NurseryClient, small:
     [
         (("trainer.nproc=3",), r"trainer\.micro_batch_size: 8 times 3 ranks does not divide trainer\.batch_size=8"),
         (("trainer.nproc=0",), r"trainer\.nproc: 0 is below 1"),
+        (
+            ("trainer.parallel=fsdp", "method=wdpo", "method.gradient=exact"),
+            r"method\.gradient: exact .* fsdp .* trainer\.parallel=ddp",
+        ),
         (("trainer.parallel=zero3",), r"trainer\.parallel: unknown value 'zero3'; choose one of: ddp, fsdp"),
     ],
     ids=lambda v: " ".join(v) if isinstance(v, tuple) else "",
 )
 def test_refused_before_anything_starts(overrides: tuple[str, ...], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        compose_config("trainer.batch_size=8", "trainer.micro_batch_size=8", *overrides)
+        check_config(compose_config("trainer.batch_size=8", "trainer.micro_batch_size=8", *overrides))

@@ -1,0 +1,74 @@
+"""A policy whose parameters are spread over the ranks (FSDP2), and its checkpoints, which are in one piece."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from robustalign.policies.logprobs import unwrapped
+from robustalign.training import ranks
+
+
+def shard(policy: nn.Module) -> None:
+    """Spread the parameters over the ranks, in place: each block by itself, then what is left, embeddings included."""
+    mesh = init_device_mesh(next(policy.parameters()).device.type, (dist.get_world_size(),))
+    blocks = unwrapped(policy)._no_split_modules or ()
+    for module in list(policy.modules()):
+        if type(module).__name__ in blocks:
+            fully_shard(module, mesh=mesh)
+    fully_shard(policy, mesh=mesh)
+
+
+def whole(policy: nn.Module) -> dict[str, Tensor]:
+    """The trainable parameters by name, on rank 0 in one piece on the CPU; every rank takes part."""
+    found = {name: _gathered(parameter) for name, parameter in _trainable(policy)}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def state(policy: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Parameters and what the optimiser remembers of each, on rank 0; every rank takes part."""
+    found = {f"policy/{name}": value for name, value in whole(policy).items()}
+    for name, parameter in _trainable(policy):
+        for key, part in optimizer.state[parameter].items():
+            value = _gathered(part)
+            if value is not None:
+                found[f"{key}/{name}"] = value
+    return found
+
+
+def load_policy(policy: nn.Module, saved: Mapping[str, Tensor]) -> None:
+    """Take over the parameters of :func:`state`, however many ranks saved them."""
+    with torch.no_grad():
+        for name, parameter in _trainable(policy):
+            parameter.copy_(_spread(saved[f"policy/{name}"], parameter))
+
+
+def load_optimizer(policy: nn.Module, optimizer: torch.optim.Optimizer, saved: Mapping[str, Tensor]) -> None:
+    """Take over the optimiser's memory of :func:`state`."""
+    keys = {key.split("/")[0] for key in saved} - {"policy"}
+    for name, parameter in _trainable(policy):
+        parts = {key: saved[f"{key}/{name}"] for key in keys}
+        optimizer.state[parameter] = {
+            key: _spread(part, parameter) if part.shape == parameter.shape else part for key, part in parts.items()
+        }
+
+
+def _trainable(policy: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    return [(name, parameter) for name, parameter in policy.named_parameters() if parameter.requires_grad]
+
+
+def _gathered(tensor: Tensor) -> Tensor | None:
+    value = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return value.detach().cpu() if ranks.rank() == 0 else None
+
+
+def _spread(value: Tensor, like: Tensor) -> Tensor:
+    """This rank's part; every rank has the whole."""
+    assert isinstance(like, DTensor)
+    return distribute_tensor(value.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
