@@ -54,6 +54,7 @@ class Meeting:
     """Where the ranks of one attempt at a run meet."""
 
     run: str
+    processes: int
     host: str
     port: int
 
@@ -87,7 +88,8 @@ def lead(team: Team, run: str, device: str, work: Callable[[], None], stop: Call
     """
     alone = team.nodes == 1
     with socket.create_server(("127.0.0.1" if alone else "", 0), backlog=256) as listener:
-        meeting = Meeting(run, "127.0.0.1" if alone else socket.gethostname(), listener.getsockname()[1])
+        host = "127.0.0.1" if alone else socket.gethostname()
+        meeting = Meeting(run, team.processes, host, listener.getsockname()[1])
         ranks = _fork(team, meeting, device, work)  # before the store starts threads
         try:
             store = _store(meeting, listener.detach())
@@ -99,21 +101,28 @@ def lead(team: Team, run: str, device: str, work: Callable[[], None], stop: Call
             _end(ranks)
 
 
-def follow(team: Team, work: Callable[[Meeting], Callable[[], None]], device: Callable[[Meeting], str]) -> None:
-    """On another machine than the first: take part in its runs until it has no more."""
-    assert team.board is not None
-    for meeting in _meetings(team.board):
+def follow(
+    board: Path,
+    nodes: int,
+    node: int,
+    device: Callable[[Meeting], str],
+    work: Callable[[Meeting], Callable[[], None]],
+) -> None:
+    """On machine number ``node`` > 0 of a job: take part in its runs until there are no more."""
+    for meeting in _meetings(board):
+        team = Team(meeting.processes, nodes, node)
         ranks = _fork(team, meeting, device(meeting), work(meeting))
-        with contextlib.suppress(RankFailed, RankKilled, RuntimeError):  # the first machine decides what follows
+        with contextlib.suppress(RankFailed, RankKilled, ConfigError, RuntimeError):  # the first machine settles it
             try:
                 _watch(team, ranks, _store(meeting), lambda: False)
             finally:
                 _end(ranks)
 
 
-def dismiss(board: Path) -> None:
+def dismiss(board: Path | None) -> None:
     """Tell the other machines that there is nothing more to do."""
-    _write(board, {})
+    if board is not None:
+        _write(board, {})
 
 
 def _announce(board: Path | None, meeting: Meeting) -> None:

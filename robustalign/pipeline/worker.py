@@ -156,13 +156,17 @@ def _on_a_rank(folder: RunFolder, journal: Journal) -> Callable[[], None]:
     return run
 
 
-def follow(team: Team) -> int:
+def follow(board: Path, nodes: int, node: int) -> int:
     """Take part in the runs of a job whose first machine leads. Returns the exit code."""
+    for number in SIGNALS:  # ranks act on them
+        signal.signal(number, signal.SIG_IGN)
     line()
     ranks.follow(
-        team,
-        work=lambda meeting: _on_a_rank(RunFolder(meeting.run), Mute()),
+        board,
+        nodes,
+        node,
         device=lambda meeting: RunFolder(meeting.run).config().trainer.device,
+        work=lambda meeting: _on_a_rank(RunFolder(meeting.run), Mute()),
     )
     return 0
 
@@ -206,13 +210,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--board", type=Path, help="a file by which the first tells the others where to meet")
     args = parser.parse_args(argv)
     if args.node > 0:
-        return follow(Team(args.processes, args.nodes, args.node, args.board))
+        return follow(args.board, args.nodes, args.node)
     folder = RunFolder(args.folder)
     if args.warm:
         line().warm(folder.config())
         return 0
     # a node that died still has the lock until its signs of life are too old
-    team = Team(args.processes, args.nodes, 0, args.board) if args.processes else None
+    team = Team(args.processes or folder.config().trainer.nproc, args.nodes, 0, args.board)
     return work(folder, patience=EXPIRY + 60 if slurm() else 0, team=team)
 
 

@@ -11,12 +11,13 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from robustalign.policies.logprobs import unwrapped
+from robustalign.policies.logprobs import takes_block_masks, unwrapped
 from robustalign.training import ranks
 
 
 def shard(policy: nn.Module) -> None:
     """Spread the parameters over the ranks, in place: each block by itself, then what is left, embeddings included."""
+    takes_block_masks(policy)  # found out and remembered while a forward concerns nobody else
     mesh = init_device_mesh(next(policy.parameters()).device.type, (dist.get_world_size(),))
     blocks = unwrapped(policy)._no_split_modules or ()
     for module in list(policy.modules()):

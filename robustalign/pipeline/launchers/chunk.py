@@ -8,9 +8,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import FrameType
 
-from robustalign.pipeline import worker
+from robustalign.pipeline import ranks, worker
 from robustalign.pipeline.folder import RunFolder, State
 from robustalign.pipeline.launchers import scheduler
 from robustalign.pipeline.sweep import bury
@@ -35,26 +36,35 @@ class Stop:
         self.asked = True
 
 
-def run_chunk(folders: Sequence[str], max_restarts: int) -> None:
-    """Run folders; submitit's entry point on the node.
+def run_chunk(folders: Sequence[str], max_restarts: int, gpus: int = 0) -> None:
+    """Run folders; submitit's entry point on each node, of which the first leads.
 
     A run that is killed starts again from its checkpoint, one that raises concerns no other. When
     SLURM asks the job to stop, the run at work saves a checkpoint and the job requeues itself.
+    With GPUs a run has a process for each of them, on every node.
     """
     stop, runs = Stop(), [RunFolder(folder) for folder in folders]
+    nodes, node = int(os.environ.get("SLURM_JOB_NUM_NODES", 1)), int(os.environ.get("SLURM_NODEID", 0))
+    board = _board() if nodes > 1 else None
+    words = [f"--nodes={nodes}", f"--node={node}", *([f"--board={board}"] if board else [])]
+    words += [f"--processes={gpus}"] if gpus else []
+    if node > 0:
+        _worker(runs[0], words)
+        return
     for folder in runs:
         while _unfinished(folder, max_restarts):
             if stop.asked:
-                _leave(runs)
-            code = _worker(folder)
+                _leave(runs, board)
+            code = _worker(folder, words)
             if code == worker.EXIT[State.PREEMPTED]:
-                _leave(runs)
+                _leave(runs, board)
             elif code == worker.EXIT[State.KILLED]:
                 continue
             elif code < 0 and not folder.status().state.ended and folder.runner() is None:
                 bury(folder, f"killed by {signal.Signals(-code).name}")
             else:
                 break
+    ranks.dismiss(board)
     failed = [folder.name for folder in runs if folder.status().state is not State.FINISHED]
     if failed:
         raise RunsFailed(", ".join(failed))
@@ -74,10 +84,18 @@ def _unfinished(folder: RunFolder, max_restarts: int) -> bool:
     return not status.state.ended and status.kills <= max_restarts
 
 
-def _worker(folder: RunFolder) -> int:
+def _board() -> Path:
+    """Where the nodes of this job meet; another file each time that the job starts."""
+    import submitit
+
+    ids = worker.slurm()
+    return Path(submitit.JobEnvironment().paths.folder) / f"{ids['job']}_{ids['restarts']}_board.json"
+
+
+def _worker(folder: RunFolder, more: Sequence[str]) -> int:
     """Run a worker to its end. It is born deaf to signals and hears them, late ones too, once it can act on them."""
     with open(folder.log, "ab") as log:
-        words = [sys.executable, "-u", "-m", "robustalign.pipeline.worker", str(folder.path)]
+        words = [sys.executable, "-u", "-m", "robustalign.pipeline.worker", str(folder.path), *more]
         before = signal.pthread_sigmask(signal.SIG_BLOCK, worker.SIGNALS)
         try:
             process = subprocess.Popen(words, stdout=log, stderr=subprocess.STDOUT)
@@ -86,13 +104,14 @@ def _worker(folder: RunFolder) -> int:
         return process.wait()
 
 
-def _leave(runs: Sequence[RunFolder]) -> None:
+def _leave(runs: Sequence[RunFolder], board: Path | None) -> None:
     """End this job: what is not finished goes on in the same job, requeued, unless the user cancelled it.
 
     SLURM marks a job before it signals it, so its word tells why the signal came: a job that still
     runs was warned (of its time limit, or by a preemption with a time of grace) and has to requeue
     itself; any other is ending already, and comes back by itself if somebody requeued it.
     """
+    ranks.dismiss(board)
     job, deadline = worker.slurm().get("job", ""), time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         shown = scheduler.show(job)

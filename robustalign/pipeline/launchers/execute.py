@@ -33,6 +33,13 @@ class Backend(Protocol):
     def environment(self, config: Config) -> Mapping[str, str]:
         """Environment variables of processes that run such configs on this machine."""
 
+    def check(self, configs: Sequence[Config]) -> None:
+        """Refuse configs that it cannot run.
+
+        Raises:
+            ConfigError: the key and the fix.
+        """
+
     def describe(self, configs: Sequence[Config]) -> str:
         """What a dry run shows of how runs would be started."""
 
@@ -66,6 +73,7 @@ def execute(configs: Sequence[Config], base: Config, backend: Backend, client: N
     """Run a sweep (of one run, perhaps). Returns the exit code."""
     memory = {"command": shlex.join(sys.orig_argv), "git": git_state(), "launcher": backend.memory()}
     drawn, distinct = plan(configs, base, **memory)
+    backend.check(distinct)
     shared = _check(client, drawn.runs, distinct)
     if configs[0].sweep.dry_run:
         print(describe_plan(drawn, distinct, backend, shared))

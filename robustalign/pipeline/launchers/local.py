@@ -35,9 +35,16 @@ class LocalPool:
         self.workers = workers
 
     def environment(self, config: Config) -> Mapping[str, str]:
-        """Every run gets ``trainer.threads`` of the cores."""
+        """Every process of a run gets ``trainer.threads`` of the cores."""
         names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
         return dict.fromkeys(names, str(threads([config]))) | {"TOKENIZERS_PARALLELISM": "false"}
+
+    def check(self, configs: Sequence[Config]) -> None:
+        """Every process of a run needs a GPU of its own, where there are GPUs."""
+        for trainer in (config.trainer for config in configs):
+            gpus = visible_gpus() if trainer.device != "cpu" else []
+            if gpus and trainer.nproc > len(gpus):
+                raise ConfigError("trainer.nproc", f"{trainer.nproc} processes need a GPU each; here are {len(gpus)}")
 
     def describe(self, configs: Sequence[Config]) -> str:
         """The pool's size."""
@@ -46,9 +53,11 @@ class LocalPool:
         return f"local: {min(count, len(configs))} at once, {threads(configs)} threads each{where}"
 
     def slots(self, configs: Sequence[Config]) -> tuple[int, list[str]]:
-        """How many runs fit at once, and the GPUs to spread them over."""
+        """How many runs fit at once, and the GPUs to spread them over: one for each process of a run."""
+        nproc = max(config.trainer.nproc for config in configs)
         gpus = visible_gpus() if any(config.trainer.device != "cpu" for config in configs) else []
-        return self.workers or len(gpus) or max(1, cores() // threads(configs)), gpus
+        groups = [",".join(gpus[start : start + nproc]) for start in range(0, len(gpus) - nproc + 1, nproc)]
+        return self.workers or len(groups) or max(1, cores() // (threads(configs) * nproc)), groups
 
     def memory(self) -> dict[str, Any]:
         """Its options."""
@@ -263,8 +272,8 @@ def cores() -> int:
 
 
 def threads(configs: Sequence[Config]) -> int:
-    """The most threads that one of the configs uses."""
-    return min(max(config.trainer.threads or cores() for config in configs), cores())
+    """The most threads that a process of one of the configs uses."""
+    return min(max(c.trainer.threads or max(1, cores() // c.trainer.nproc) for c in configs), cores())
 
 
 def visible_gpus() -> list[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from robustalign.cache import Lock
-from robustalign.config import Config
+from robustalign.config import Config, check_ranks
 from robustalign.errors import ConfigError
 from robustalign.pipeline.folder import State
 from robustalign.pipeline.launchers import scheduler
@@ -58,6 +58,11 @@ class SlurmArray:
     def memory(self) -> dict[str, Any]:
         """Its keys."""
         return {"kind": "slurm", "options": asdict(self)}
+
+    def check(self, configs: Sequence[Config]) -> None:
+        """Every job has as many ranks as the keys say."""
+        for config in configs:
+            check_ranks(config.trainer, self.nodes * (self.gpus or config.trainer.nproc))
 
     def describe(self, configs: Sequence[Config]) -> str:
         """The head of the batch script."""
@@ -124,12 +129,13 @@ class SlurmArray:
         folder = sweep.folder / "slurm"
         after: dict[str, Any] = {}
         if warm:
-            (job,) = self._array(folder, warm_chunk, [[[str(run.folder.path) for run in warm]]], {})
+            (job,) = self._array(folder, warm_chunk, [[[str(run.folder.path) for run in warm]]], {"nodes": 1})
             after = {"dependency": f"afterany:{job}"}
         size = self.runs_per_job
         chunks = [runs[start : start + size] for start in range(0, len(runs), size)]
         paths = [[str(run.folder.path) for run in chunk] for chunk in chunks]
-        jobs = self._array(folder, run_chunk, [paths, [sweep.max_restarts] * len(chunks)], after)
+        arguments: list[list[Any]] = [paths, [sweep.max_restarts] * len(chunks), [self.gpus] * len(chunks)]
+        jobs = self._array(folder, run_chunk, arguments, after)
         for job, chunk in zip(jobs, chunks, strict=True):
             for run in chunk:
                 run.folder.set_job(job)
@@ -146,7 +152,7 @@ class SlurmArray:
 
         try:
             executor = submitit.SlurmExecutor(folder=folder, python=sys.executable)
-            executor.update_parameters(**self._parameters(), **more)
+            executor.update_parameters(**{**self._parameters(), **more})
             with contextlib.redirect_stderr(io.StringIO()):  # sbatch's words are in the error too
                 jobs = executor.map_array(function, *arguments)
         except (FailedJobError, RuntimeError, OSError) as error:
@@ -175,6 +181,7 @@ class SlurmArray:
             "array_parallelism": self.max_parallel,
             "signal_delay_s": self.signal_seconds,
             "stderr_to_stdout": True,
+            "srun_args": ["--kill-on-bad-exit=1"],  # a node's end is the job's
         }
 
 
