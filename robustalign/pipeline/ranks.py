@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import signal
 import socket
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
     from torch.distributed import TCPStore
 
 TICK = 0.1  # seconds between two looks at the ranks
-HEARSAY = 2.0  # seconds in which another machine may say that it was the first to lose a rank
+HESITATION = 0.5  # seconds in which a rank may turn out to have been killed, which others died of before it is seen
+HEARSAY = 3.0  # the same, where another machine has to say so
 ARRIVAL = timedelta(minutes=5)  # how long the first machine may take to answer
 PATIENCE = timedelta(hours=24)  # how long ranks wait for one that samples or evaluates
 
@@ -236,39 +238,36 @@ def _watch(team: Team, ranks: list[BaseProcess], store: TCPStore, stop: Callable
     """Until all ranks of this machine ended well, or any rank did not."""
     from multiprocessing.connection import wait
 
-    passed_on = False
-    while any(process.exitcode is None for process in ranks):
+    passed_on, verdict = False, math.inf
+    while any(process.exitcode is None for process in ranks) or verdict < math.inf:
         wait([process.sentinel for process in ranks if process.exitcode is None], timeout=TICK)
-        killed = next((process for process in ranks if (process.exitcode or 0) < 0), None)
-        if killed is not None:
-            number = -int(killed.exitcode or 0)
-            error = f"rank {team.node * team.processes + int(killed.name)} was killed by {signal.Signals(number).name}"
-            _report(store, {"killed": error})
-            raise RankKilled(error)
-        if any(process.exitcode for process in ranks) or store.add("failures", 0):
-            raise _cause(team, store)
-        if stop() and not passed_on:
+        for process in ranks:
+            if process.exitcode is not None and process.exitcode < 0:
+                rank, number = team.node * team.processes + int(process.name), signal.Signals(-process.exitcode)
+                error = f"rank {rank} was killed by {number.name}"
+                _report(store, {"killed": error})
+                raise RankKilled(error)
+        if verdict == math.inf and (any(process.exitcode for process in ranks) or store.add("failures", 0)):
+            verdict = time.monotonic() + (HEARSAY if team.nodes > 1 else HESITATION)
+        if verdict < math.inf:
+            _judge(store, final=time.monotonic() >= verdict)
+        elif stop() and not passed_on:
             passed_on = True
             for process in ranks:
                 os.kill(int(process.pid or 0), signal.SIGUSR1)
 
 
-def _cause(team: Team, store: TCPStore) -> Exception:
-    """What the first rank to fail died of; a rank that was killed cannot be the first to say so."""
-    deadline = time.monotonic() + (HEARSAY if team.nodes > 1 else 0.0)
-    while True:
-        count = store.add("failures", 0)
-        reports = [json.loads(store.get(f"failure {number}")) for number in range(1, count + 1)]
-        killed = [report["killed"] for report in reports if "killed" in report]
-        if killed:
-            return RankKilled(killed[0])
-        if time.monotonic() >= deadline:
-            break
-        time.sleep(TICK)
-    if not reports:
-        return RankKilled("a rank ended without a word")
-    first = reports[0]
-    return ConfigError(*first["config"]) if first["config"] else RankFailed(first)
+def _judge(store: TCPStore, final: bool) -> None:
+    """Raise what the first rank to fail died of; one that was killed cannot be the first to say so, so give it time."""
+    keys = [f"failure {number}" for number in range(1, store.add("failures", 0) + 1)]
+    reports = [json.loads(store.get(key)) for key in keys if store.check([key])]
+    for report in reports:
+        if "killed" in report:
+            raise RankKilled(report["killed"])
+    if final and not reports:
+        raise RankKilled("a rank ended without a word")
+    if final:
+        raise ConfigError(*reports[0]["config"]) if reports[0]["config"] else RankFailed(reports[0])
 
 
 def _end(ranks: list[BaseProcess]) -> None:

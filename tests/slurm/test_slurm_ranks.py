@@ -68,7 +68,7 @@ def test_a_rank_lost_on_another_node_and_a_requeue_cost_nothing(real: Shell, clu
     assert sent.returncode == 0, sent.stderr
     folder = newest(real)
     at_step(folder, 20)
-    (second,) = ranks(cluster, 1)
+    (second,) = ranks(folder, 1)
     os.kill(second, signal.SIGKILL)
     until(lambda: folder.status().attempts == 2)
     assert folder.status().kills == 1
@@ -82,18 +82,18 @@ def test_a_rank_lost_on_another_node_and_a_requeue_cost_nothing(real: Shell, clu
     assert all(bool((ours == theirs).all()) for ours, theirs in policies(whole, folder))
 
 
-def ranks(cluster: Cluster, node: int) -> list[int]:
-    """The processes that compute on a node of the job: forked by its worker, they have its command line."""
-    found = {pid for name in cluster.nodes for pid in cluster._steps(name)}
-    workers = [pid for pid in found if f"--node={node}".encode() in command(pid).split(b"\0")]
+def ranks(folder: RunFolder, node: int) -> list[int]:
+    """The processes that compute on a node of a run's job: forked by its worker, they have its command line."""
+    wanted = {str(folder.path).encode(), f"--node={node}".encode()}
+    workers = [int(entry.name) for entry in Path("/proc").glob("[0-9]*") if wanted <= words_of(entry)]
     return [pid for pid in workers if not descendants(pid)]
 
 
-def command(pid: int) -> bytes:
+def words_of(process: Path) -> set[bytes]:
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
+        return set((process / "cmdline").read_bytes().split(b"\0"))
     except OSError:
-        return b""
+        return set()
 
 
 def at_step(folder: RunFolder, step: int) -> None:
