@@ -49,9 +49,7 @@ def check_config(config: Config) -> None:
     if objective.target is not None and not objective.oracle:
         raise ConfigError("method.target", "only method=oracle knows a target")
     if config.trainer.parallel == "fsdp" and getattr(objective.set, "gradient", None) == "exact":
-        problem = (
-            "exact differentiates twice, which fails where parameters are freed after use; use trainer.parallel=ddp"
-        )
+        problem = "exact differentiates twice, but fsdp frees parameters after use; take trainer.parallel=ddp"
         raise ConfigError("method.gradient", problem)
     if "group" in objective.needs and not _groups_exist(config):
         raise ConfigError("method.set", "needs prompt groups; use shift.visible=tag or natural, or dataset=chitchat")

@@ -61,21 +61,22 @@ def test_two_tasks_have_the_gradients_of_one_process(real: Shell):
 
 
 def test_a_rank_lost_on_another_node_and_a_requeue_cost_nothing(real: Shell, cluster: Cluster):
-    words = ("method=wdpo", "trainer.max_steps=150", "trainer.save_steps=10")
+    words = ("method=wdpo", "trainer.max_steps=60", "trainer.save_steps=10")
     whole = run(real, *words, "label=whole", "trainer.nproc=2")
     real.output = real.folder / "there"
     sent = real.run("sweep.py", "submit", "--no-wait", *RUN, *words, f"paths.output={real.output}", *NODES)
     assert sent.returncode == 0, sent.stderr
     folder = newest(real)
-    at_step(folder, 20)
+    at_step(folder, 12)
     (second,) = ranks(folder, 1)
     os.kill(second, signal.SIGKILL)
     until(lambda: folder.status().attempts == 2)
     assert folder.status().kills == 1
     assert "rank 1 was killed by SIGKILL" in folder.log.read_text()
-    at_step(folder, 60)
+    at_step(folder, 25)
     cluster.command("scontrol", "requeue", str(folder.job()))
-    assert real.run("sweep.py", "wait").returncode == 0
+    waiting = real.start("sweep.py", "wait", "--output", str(real.output))
+    assert waiting.wait(300) == 0
     status = folder.status()
     assert (status.state, status.attempts, status.kills) == (State.FINISHED, 3, 1)
     assert metrics(folder) == metrics(whole)
