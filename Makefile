@@ -11,7 +11,7 @@ export HF_HUB_OFFLINE ?= 1
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-slurm lint docs bench install clean
+.PHONY: help demo test test-slow test-slurm test-browser lint docs bench install clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -47,6 +47,10 @@ test-slow: $(STAMP) ## the tests that take minutes
 
 test-slurm: $(STAMP) ## the tests on a one-machine SLURM, installed from Debian packages where it is missing
 	ROBUSTALIGN_INSTALL_SLURM=1 $(BIN)/pytest -q -rs -m slurm tests/slurm
+
+test-browser: $(STAMP) ## the tests of the MLflow UI in a headless Chromium, which has to be on the machine
+	$(BIN)/pip install -q -c constraints.txt -e '.[browser]'
+	$(BIN)/pytest -q -rs -m browser tests/browser
 
 bench: $(STAMP) ## what robust training costs: ratios against DPO, TRL and a bare loop (under 4 minutes)
 	$(BIN)/python benchmarks/step_cost.py --json outputs/benchmarks/step_cost.json

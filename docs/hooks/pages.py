@@ -1,4 +1,4 @@
-"""Pages that are not written by hand: the config reference, from the schema; and the navigation of optional pages.
+"""Pages that are not written by hand: the config reference, from the schema.
 
 ``python docs/hooks/pages.py`` prints the config reference.
 """
@@ -15,16 +15,6 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMA = ROOT / "robustalign" / "config.py"
 OBJECTIVES = (("losses", "Pair losses", "method.loss"), ("sets", "Ambiguity sets", "method.set"))
-OPTIONAL = {"tracking.md": "Tracking and MLflow", "slurm.md": "SLURM", "methods.md": "Methods"}
-
-
-def on_config(config: Any) -> Any:
-    """Put the guides that exist into the navigation."""
-    guides = next(entry["Guides"] for entry in config["nav"] if "Guides" in entry)
-    for name, title in OPTIONAL.items():
-        if (Path(config["docs_dir"]) / name).is_file():
-            guides.append({title: name})
-    return config
 
 
 def on_files(files: Any, config: Any) -> Any:

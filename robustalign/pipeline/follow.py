@@ -43,7 +43,7 @@ class Follower:
         self.importer = Importer(self.uri, experiment or sweep.tracking.experiment, sweep.output / "mlartifacts")
         self.parent: str | None = None
         if len(sweep.runs) > 1:
-            tags = {"robustalign.command": sweep.command, **sweep.git}
+            tags = {"robustalign.command": sweep.command, **self._source()}
             self.parent = self.importer.sweep(sweep.id, f"sweep of {len(sweep.runs)}", tags)
         self.ids: dict[str, str] = {}  # of the runs in the store, by folder name
         self._frozen: dict[str, dict[str, Any]] = {}
@@ -56,7 +56,7 @@ class Follower:
             if name in self._done:
                 continue
             status = run.folder.status()
-            if status.state is State.PENDING and name not in self.ids and self.parent is None:
+            if status.state is State.PENDING and name not in self.ids:  # else its duration would count the waiting
                 continue
             read = partial(journal.read_from, run.folder.journal)
             self.ids[name] = self.importer.bring(self._view(run, status), read, self.parent)
@@ -72,7 +72,8 @@ class Follower:
             ended = "RUNNING" if going else "FINISHED" if states == {State.FINISHED} else "FAILED"
             if State.FAILED not in states and states - {State.FINISHED, State.RUNNING}:
                 ended = "RUNNING" if going else "KILLED"
-            self.importer.end_sweep(self.parent, ended)
+            made = f"`{self.sweep.command}`\n\n[Compare its {len(self.ids)} runs]({self.link()})"
+            self.importer.end_sweep(self.parent, ended, made, self._shifts())
 
     def link(self) -> str:
         """The address, below the UI's, of the page that compares the sweep's runs."""
@@ -84,6 +85,21 @@ class Follower:
         if len(self.ids) == 1:
             return f"/#/experiments/{self.importer.experiment}/runs/{next(iter(self.ids.values()))}"
         return f"/#/compare-runs?runs={runs}&experiments={experiments}"
+
+    def _source(self) -> dict[str, str]:
+        """What the UI shows as source and version, and the state of the repository."""
+        shown = {"mlflow.source.name": self.sweep.command, "mlflow.source.type": "LOCAL", **self.sweep.git}
+        return shown | ({"mlflow.source.git.commit": sha} if (sha := self.sweep.git.get("git.sha")) else {})
+
+    def _shifts(self) -> dict[str, str]:
+        """What separates each shift's targets from its nominal population, by where it is attached."""
+        names: dict[str, str] = {}  # by content
+        for run in self.sweep.runs:
+            file, config = run.folder.results / "shift.csv", self._frozen.get(run.folder.name) or {}
+            if file.is_file() and (text := file.read_text()) not in names:
+                same = sum(name.startswith(config["shift"]["name"]) for name in names.values())
+                names[text] = f"{config['shift']['name']}{f'_{same + 1}' if same else ''}"
+        return {f"shift/{name}.csv": text for text, name in names.items()}
 
     def _view(self, run: Run, status: Status) -> Any:
         from robustalign.tracking import RunView
@@ -101,7 +117,7 @@ class Follower:
             "robustalign.error": status.error,
             "robustalign.folder": str(run.folder.path),
             "robustalign.attempts": str(status.attempts),
-            **self.sweep.git,
+            **self._source(),
             **{f"slurm.{key}": value for key, value in status.slurm.items()},
         }
         return RunView(

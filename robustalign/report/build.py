@@ -63,7 +63,7 @@ def build(experiment: str, uri: str, output: Path, folder: Path, sweep: str | No
         told.append(_Report(setting, experiment, uri, place, draws).write())
     if len(told) > 1:
         _write(folder / "summary.md", "\n\n".join(told))
-    _attach(uri, runs, found, folder)
+    _attach(uri, runs, folder, "\n\n".join(told))
     return "\n\n".join(told)
 
 
@@ -236,12 +236,12 @@ def _flat(choice: Choice) -> dict[str, object]:
     return row
 
 
-def _attach(uri: str, runs: list[Run], found: list[Setting], folder: Path) -> None:
+def _attach(uri: str, runs: list[Run], folder: Path, words: str) -> None:
     """Put the report into the parent run of every sweep that it covers."""
-    from robustalign.tracking.files import attach_folder
+    from robustalign.tracking.files import attach_report
 
     for parent in sorted({run.parent for run in runs if run.parent}):
-        attach_folder(uri, parent, folder, "report")
+        attach_report(uri, parent, folder, words)
 
 
 def _write(path: Path, text: str) -> None:

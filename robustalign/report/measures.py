@@ -93,7 +93,7 @@ class Measures:
         seeds = sorted({len(point.seeds) for point in self.setting.points})
         found = (self.values(Policy(p.label), metric) for p in self.setting.points for metric in self.metrics())
         prompts = sorted({values.prompts for values in found if values is not None})
-        return f"{_range(seeds)} seeds x {_range(prompts)} test prompts"
+        return f"{_range(seeds)} seed{'' if seeds == [1] else 's'} x {_range(prompts)} test prompts"
 
     def controls(self, point: Point) -> list[tuple[str, int]]:
         """The policies that were evaluated in every run of a point, as ``(control, step)``."""

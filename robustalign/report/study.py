@@ -195,6 +195,9 @@ def _unfinished(runs: Sequence[Run]) -> list[str]:
     for status in sorted({run.status for run in runs if run.status != "FINISHED"}):
         names = [run.name for run in runs if run.status == status]
         told.append(f"{len(names)} of {len(runs)} runs are {status} and left out: {_some(names)}")
+    done = {run.label for run in runs if run.status == "FINISHED"}
+    if absent := sorted({run.label for run in runs} - done):
+        told.append(f"no run of {_some(absent)} has finished: nothing is said of it")
     empty = [run.name for run in runs if run.status == "FINISHED" and not run.has_results]
     if empty:
         told.append(f"{len(empty)} finished runs have no results and are left out: {_some(empty)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from contextlib import AbstractContextManager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 
 from robustalign.report.study import Point, Setting
 
@@ -106,8 +108,9 @@ def note(figure: Figure, text: str) -> None:
 
 def save(figure: Figure, folder: Path, name: str) -> Path:
     """The picture as png and svg. Returns the png."""
-    path = folder / f"{name}.png"
-    figure.savefig(path, dpi=110, metadata={"Software": None})
+    path, drawn = folder / f"{name}.png", BytesIO()
+    figure.savefig(drawn, dpi=110)
+    Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
     figure.set_layout_engine("none")  # it is laid out by now
     figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
     return path

@@ -41,9 +41,13 @@ def histories(uri: str, run_ids: Sequence[str], names: Sequence[str]) -> pd.Data
     )
 
 
-def attach_folder(uri: str, run_id: str, folder: Path, name: str) -> None:
-    """Put a folder's files into a run, in place of those of an earlier call."""
-    open_store(uri).log_artifacts(run_id, str(folder), artifact_path=name)
+def attach_report(uri: str, run_id: str, folder: Path, words: str) -> None:
+    """Put a report's folder and words into a run, in place of those of an earlier call."""
+    from robustalign.tracking.note import write_note
+
+    client = open_store(uri)
+    client.log_artifacts(run_id, str(folder), artifact_path="report")
+    write_note(client, run_id, found=words)
 
 
 def _own(artifact_dir: str) -> Path | None:

@@ -24,6 +24,7 @@ STATES = {
 }
 METRICS_A_BATCH = 900  # MLflow takes 1000
 PARAMS_A_BATCH = 90  # MLflow takes 100
+KIND = {"mlflow.experimentKind": "custom_model_development"}  # the UI then offers what is for training
 LONGEST_PARAM = 5900
 LONGEST_TAG = 7900
 
@@ -78,8 +79,13 @@ class Importer:
             made = self.client.create_run(self.experiment, tags={**own, **_clean_tags(tags)})
             return made.info.run_id
 
-    def end_sweep(self, run_id: str, status: str) -> None:
-        """Set the parent's last status."""
+    def end_sweep(self, run_id: str, status: str, note: str, files: Mapping[str, str]) -> None:
+        """Set the parent's last status, say in its description how it was made, and attach texts by path."""
+        from robustalign.tracking.note import write_note
+
+        write_note(self.client, run_id, made=note)
+        for path, text in files.items():
+            self.client.log_text(run_id, text, path)
         self.client.set_terminated(run_id, status)
 
     def bring(self, view: RunView, records: Records, parent: str | None) -> str:
@@ -199,7 +205,8 @@ class Importer:
             experiment = self.client.get_experiment_by_name(name)
             if experiment is None:
                 remote = self.uri.startswith("http")  # a server keeps artefacts where it likes
-                return self.client.create_experiment(name, None if remote else artifacts.absolute().as_uri())
+                place = None if remote else artifacts.absolute().as_uri()
+                return self.client.create_experiment(name, place, tags=KIND)
             if experiment.lifecycle_stage == "deleted":
                 self.client.restore_experiment(experiment.experiment_id)
             return experiment.experiment_id

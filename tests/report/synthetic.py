@@ -15,7 +15,7 @@ import pandas as pd
 from hydra import compose, initialize_config_dir
 
 from robustalign.config import Config, config_dir, register, resolve
-from robustalign.evaluation.certificates import certificate_table, target_table
+from robustalign.evaluation.certificates import RADII, certificate_table, target_table
 from robustalign.evaluation.tables import WHOLE, Cell, evaluate_targets, per_prompt
 from robustalign.pipeline.folder import RunFolder, State
 from robustalign.pipeline.follow import Follower
@@ -115,8 +115,11 @@ def write_run(folder: RunFolder, config: Config, truth: tuple[float, float, floa
             cells = draw_cells(shift, truth, share, [config.seed, len(split)], [*own, len(split)], scene)
             options = {"control": control, "split": split, "step": step}
             tables.append(evaluate_targets(cells, shift, draws=50, confidence=0.95, **options))
+            if control == "policy":
+                values = zip(*(tables[-1][column] for column in ("target", "metric", "value")), strict=True)
+                journal.metrics(step, {f"eval/{split}/{t}/{m}": float(v) for t, m, v in values})
             prompts.append(per_prompt(cells, **options))
-            if (control, step) == ("policy", config.trainer.max_steps):
+            if (control, step, split) == ("policy", config.trainer.max_steps, "test"):
                 certificates.append(certify(cells["loss"], shift).assign(split=split))
     pd.concat(tables).to_csv(results / "targets.csv", index=False, float_format="%.10g")
     pd.concat(prompts).to_parquet(results / "prompts.parquet", index=False)
@@ -167,8 +170,9 @@ def certify(losses: Mapping[str, Cell], shift: Shift) -> pd.DataFrame:
     prompts = len(policy) // len(shift.components)
     laws = {name: shift.shares(name).repeat(prompts) for name in (None, *shift.names)}
     nominal, both = laws.pop(None), {"policy": policy, "reference": np.full(len(policy), np.log(2))}
-    curves = certificate_table(both, np.tile(np.arange(prompts), len(shift.components)), weight=nominal, draws=3)
-    return pd.concat([curves, target_table(both, nominal, laws)]) if laws else curves
+    prompt, radii = np.tile(np.arange(prompts), len(shift.components)), {ball: RADII[ball] for ball in ("kl", "tv")}
+    curves = certificate_table(both, prompt, weight=nominal, radii=radii, draws=3)
+    return pd.concat([curves, target_table(both, nominal, laws, balls=tuple(radii))]) if laws else curves
 
 
 def tell(journal: Journal, config: Config, truth: tuple[float, float, float]) -> None:

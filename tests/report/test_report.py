@@ -15,10 +15,10 @@ import pytest
 import robustalign
 from robustalign.cli import choose_radius, report
 from robustalign.pipeline.folder import State
-from robustalign.report.build import finished_settings
+from robustalign.report.build import build, finished_settings
 from robustalign.report.load import COLUMNS, MissingResults, store
 from tests.report.conftest import make
-from tests.report.synthetic import bring
+from tests.report.synthetic import Scene, bring
 
 POINTS = ("dpo", "kldpo_t1", "kldpo_t0.5", "oracle")
 
@@ -89,17 +89,14 @@ def test_the_report_is_logged_to_the_sweep(built, output):
     assert logged.read_bytes() == (built / "report.html").read_bytes()
 
 
-@pytest.mark.slow
-def test_the_report_is_rebuilt_to_the_byte(tmp_path, monkeypatch, capsys):
-    bring(make(tmp_path, POINTS, (0, 1)))
-    words = ("experiment=demo", f"paths.output={tmp_path}", "draws=200")
-    folder = tmp_path / "reports" / "demo"
-    code, told, _ = run(monkeypatch, capsys, report.main, *words)
-    assert code == 0 and str(folder / "curves.png") in told
-    first = {path.name: path.read_bytes() for path in folder.iterdir()}
-    shutil.rmtree(folder)
-    run(monkeypatch, capsys, report.main, *words)
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == first
+def test_the_report_is_rebuilt_to_the_byte(built, output, tmp_path):
+    """By a new process, into another folder."""
+    words = ["experiment=demo", f"paths.output={output}", f"output={tmp_path}", "draws=200"]
+    code = "import sys; from robustalign.cli.report import main; main()"
+    subprocess.run([sys.executable, "-c", code, *words], check=True, capture_output=True)
+    first, again = ({path.name: path.read_bytes() for path in folder.iterdir()} for folder in (built, tmp_path))
+    assert len(first) > 20
+    assert again == first
 
 
 def test_choose_radius(output, monkeypatch, capsys):
@@ -135,6 +132,59 @@ def test_errors_are_one_line(output, monkeypatch, capsys, main, words, expected)
 def test_help(monkeypatch, capsys, main):
     code, told, _ = run(monkeypatch, capsys, main, "--help")
     assert code == 0 and "experiment=NAME" in told
+
+
+def words_of(output: Path, experiment: str) -> str:
+    """What the report of an experiment says; few draws, as only the words matter."""
+    return build(experiment, store(None, output), output, output / "reports" / experiment, draws=100)
+
+
+def test_one_seed_is_said_to_be_one(tmp_path):
+    bring(make(tmp_path, ("dpo", "kldpo_t1"), (3,), scene=Scene(prompts=40)))
+    told = words_of(tmp_path, "demo")
+    assert "1 seed x 40 test prompts" in told and "with one seed an interval tells of the prompts alone" in told
+    costs = pd.read_csv(tmp_path / "reports" / "demo" / "costs.csv")
+    assert costs["step_seconds_ratio"].notna().all() and costs["step_seconds_ratio_low"].isna().all()
+
+
+def test_an_unfinished_sweep_is_reported_as_far_as_it_is(tmp_path):
+    """dpo has two of its three seeds, kldpo one that runs and one that failed, wdpo nothing."""
+    sweep = make(tmp_path, ("dpo", "kldpo_t1", "wdpo_r0.03"), (0, 1, 2), scene=Scene(prompts=40))
+    states = [State.FINISHED] * 2 + [State.RUNNING, State.FINISHED, State.RUNNING] + [State.FAILED] * 4
+    for run, state in zip(sweep.runs, states, strict=True):
+        if state is not State.FINISHED:
+            run.folder.set_status(state, error="out of memory" if state is State.FAILED else None)
+            shutil.rmtree(run.folder.results)
+    bring(sweep)
+    told = words_of(tmp_path, "demo")
+    assert "4 of 9 runs are FAILED and left out: kldpo tau=1 seed=2, wdpo r=0.03 seed=0" in told
+    assert "2 of 9 runs are RUNNING and left out: dpo seed=2, kldpo tau=1 seed=1" in told
+    assert "kldpo tau=1 and dpo do not share seeds [1]; differences leave them out" in told
+    table = pd.read_csv(tmp_path / "reports" / "demo" / "table.csv")
+    assert set(table["label"]) == {"dpo", "kldpo tau=1"}
+    assert "no run of wdpo r=0.03 has finished: nothing is said of it" in told
+
+
+def test_a_metric_that_is_no_number_leaves_a_gap_and_a_word(tmp_path):
+    sweep = make(tmp_path, ("dpo", "kldpo_t1", "kldpo_t0.5", "oracle"), (0, 1), scene=Scene(prompts=40))
+    results = sweep.runs[2].folder.results
+    frame = pd.read_parquet(results / "prompts.parquet")
+    frame.loc[frame["metric"] == "loss", "total"] = float("nan")
+    frame.to_parquet(results / "prompts.parquet")
+    table = pd.read_csv(results / "targets.csv")
+    table.loc[table["metric"] == "loss", ["value", "low", "high"]] = float("nan")
+    table.to_csv(results / "targets.csv", index=False)
+    certificates = pd.read_csv(results / "certificates.csv")
+    certificates.loc[certificates["control"] == "policy", "value"] = float("nan")
+    certificates.to_csv(results / "certificates.csv", index=False)
+    bring(sweep)
+    told = words_of(tmp_path, "demo")
+    assert "kldpo tau=1 with seed 0 has no number for loss: not averaged" in told
+    found = pd.read_csv(tmp_path / "reports" / "demo" / "table.csv").query("label == 'kldpo tau=1'")
+    assert found.loc[found["metric"] == "loss", "value"].isna().any()
+    assert found.loc[found["metric"] == "reward", "value"].notna().all()
+    loss = found.query("metric == 'loss' and control == 'policy' and split == 'test'")
+    assert loss["value"].isna().all() and loss["difference"].isna().all()
 
 
 def test_an_experiment_with_failed_runs_says_so(output):

@@ -13,6 +13,8 @@ import pytest
 from robustalign.errors import ConfigError
 from robustalign.pipeline.journal import Journal, read_from
 from robustalign.tracking import Importer, RunView, open_store
+from robustalign.tracking.files import attach_report
+from robustalign.tracking.note import write_note
 from robustalign.tracking.read import runs_table
 
 
@@ -170,3 +172,27 @@ def test_a_missing_experiment_names_those_there_are(uri, tmp_path):
         runs_table(uri, "other")
     assert runs_table(uri, "trial").empty
     assert json.dumps(list(runs_table(uri, "trial").columns))
+
+
+def test_a_sweep_says_how_it_was_made_and_keeps_what_a_report_found(uri, tmp_path):
+    brings = importer(uri, tmp_path)
+    parent = brings.sweep("s1", "sweep of 2", {"mlflow.source.name": "train.py -m seed=0,1"})
+    brings.end_sweep(parent, "FINISHED", "`train.py`", {"shift/none.csv": "target\njoy\n"})
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "summary.md").write_text("words")
+    for words in ("first", "second"):  # a report that is made again
+        attach_report(uri, parent, folder, words)
+    brings.sweep("s1", "sweep of 2", {})
+    brings.end_sweep(parent, "FINISHED", "`train.py` again", {})
+    stored = open_store(uri).get_run(parent)
+    assert stored.data.tags["mlflow.note.content"] == "`train.py` again\n\n---\n\nsecond"
+    assert sorted(f.path for f in open_store(uri).list_artifacts(parent)) == ["report", "shift"]
+
+
+def test_a_description_longer_than_a_tag_is_cut_at_a_line(uri, tmp_path):
+    brings = importer(uri, tmp_path)
+    parent = brings.sweep("s1", "sweep of 2", {})
+    write_note(brings.client, parent, made="made", found="\n".join(["a line of words"] * 1000))
+    note = open_store(uri).get_run(parent).data.tags["mlflow.note.content"]
+    assert 7000 < len(note) < 8000 and note.endswith("a line of words\n\n(more in the artefacts)")
