@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from robustalign.evaluation.tables import Cell, evaluate_targets, per_prompt
 from robustalign.pipeline.folder import RunFolder, Stopped
 from robustalign.pipeline.journal import Journal
 from robustalign.pipeline.stages import Stages, device, shared_key
+from robustalign.pipeline.usage import Usage
 from robustalign.policies.load import check_path, with_adapters
 from robustalign.rewards import scorer_module
 from robustalign.shifts import Component, Pairs, Shift
@@ -125,7 +125,7 @@ class Line:
         self.config, self.objective, self.folder, self.journal = config, objective, folder, journal
         self.should_stop = should_stop
         self.stages = Stages(config)
-        self.seconds: dict[str, float] = {}
+        self.usage = Usage()
 
     def run(self) -> None:
         """Every stage, then no more files than asked for; a kill in between costs no result."""
@@ -136,7 +136,7 @@ class Line:
 
     def compute(self) -> None:
         """From candidates to the table of all targets."""
-        with self.timed("prepare"), ranks.leader_first():
+        with self.usage.stage("prepare"), ranks.leader_first():
             self.train_candidates = self.stages.candidates("train")
             self.shift = self.stages.shift
             self.held_out = {
@@ -151,10 +151,10 @@ class Line:
             return
         ranks.leave()
         self.stop_if_asked()
-        with self.timed("evaluate"):
+        with self.usage.stage("evaluate"):
             ratios = self.evaluate(policy, self.config.trainer.max_steps, final=True)
         self.stop_if_asked()
-        with self.timed("controls"):
+        with self.usage.stage("controls"):
             self.evaluate_controls(policy, ratios)
         self.finish(rows)
 
@@ -162,9 +162,6 @@ class Line:
         """Between two stages, for all ranks at once; within training, the trainer's callback does it."""
         if ranks.anywhere(self.should_stop()):
             raise Stopped
-
-    def timed(self, stage: str):
-        return _Timer(self.seconds, stage)
 
     def training_rows(self) -> TrainingRows:
         """The pairs of the nominal population, or what the oracle makes of them, in training order."""
@@ -242,8 +239,9 @@ class Line:
             callbacks=[Steps(self, policy)],
         )
         saved = checkpoints(self.folder.checkpoints)
-        trainer.train(resume_from_checkpoint=str(saved[-1]) if saved else None)
-        self.seconds["train"] = trainer.seconds
+        with self.usage.stage("train"):
+            trainer.train(resume_from_checkpoint=str(saved[-1]) if saved else None)
+        self.usage.seconds["train"] = trainer.seconds
         if trainer.state.global_step < config.trainer.max_steps:
             raise Stopped(f"stopped at step {trainer.state.global_step}")
         policy = self.in_one_piece(policy)
@@ -325,11 +323,12 @@ class Line:
 
     def finish(self, rows: TrainingRows) -> None:
         """Costs, and one long table of all targets: the last thing that is written."""
-        seconds = self.seconds | {f"saved_{e.stage}": e.seconds for e in self.stages.cache.events if e.reused}
+        seconds = self.usage.seconds | {f"saved_{e.stage}": e.seconds for e in self.stages.cache.events if e.reused}
         costs = {f"cost/seconds/{stage}": value for stage, value in seconds.items()}
         trained = self.config.trainer.max_steps * self.config.trainer.batch_size
-        if "train" in self.seconds:
-            costs["cost/seconds_per_pair"] = self.seconds["train"] / trained
+        costs |= {f"cost/memory_bytes/{stage}": float(value) for stage, value in self.usage.memory.items()}
+        if "train" in self.usage.seconds:
+            costs["cost/seconds_per_pair"] = self.usage.seconds["train"] / trained
         self.journal.metrics(self.config.trainer.max_steps, costs)
         self.journal.tags({"device": str(device(self.config)), "training_pairs": rows.fingerprint})
         for kind, merged in (("prompts", "prompts.parquet"), ("targets", TABLE)):
@@ -417,7 +416,7 @@ class Steps(TrainerCallback):
         if step in self.line.config.evaluation.steps and step < state.max_steps:
             policy = self.line.in_one_piece(self.policy)
             if leads:
-                with self.line.timed(f"evaluate_{step}"):
+                with self.line.usage.stage(f"evaluate_{step}"):
                     self.line.evaluate(policy, step)
             self.policy.train()
         if ranks.anywhere(self.line.should_stop()) and step < state.max_steps:
@@ -459,17 +458,6 @@ def load_trained(policy: PreTrainedModel, source: Path) -> None:
         return
     trained = type(policy).from_pretrained(source, dtype=next(policy.parameters()).dtype)
     policy.load_state_dict(trained.state_dict())
-
-
-class _Timer:
-    def __init__(self, into: dict[str, float], stage: str) -> None:
-        self.into, self.stage = into, stage
-
-    def __enter__(self) -> None:
-        self.start = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self.into[self.stage] = time.perf_counter() - self.start
 
 
 def _remove(folder: Path) -> None:

@@ -15,17 +15,25 @@ from robustalign.report import measures, pictures, tables, words
 from robustalign.report.certify import certificates, certified
 from robustalign.report.choose import Choice, choose, unequal_rules
 from robustalign.report.compare import Claim, Comparison
-from robustalign.report.costs import costs_table
+from robustalign.report.costs import cost_of_robustness, costs_table, short_costs
 from robustalign.report.load import Run, load_runs
 from robustalign.report.measures import Measures
 from robustalign.report.page import Part, page
 from robustalign.report.pictures.training import HISTORIES
-from robustalign.report.statistics import Estimate
 from robustalign.report.study import Setting, settings
 from robustalign.report.style import Look, drawing, save
 
 CURVE_RUNS = 60  # runs whose training is drawn, at most
 BEYOND = "A method is robust beyond a smaller step from the reference only above the black curves."
+CHOSEN = (
+    "what each rule chose by validation prompts, its test values as differences to dpo (more is better), and how much "
+    "better the best in hindsight is in the worst case"
+)
+CERTIFIED = (
+    "worst loss (nats, less is better) over all re-weightings of the nominal held-out pairs within a KL radius (nats); "
+    "95 % intervals over seeds and prompts, n seeds x pairs"
+)
+COSTS = "means with 95 % intervals over seeds; stages include what they wait for, and runs may have shared the machine"
 CAPTIONS = {  # heading and caption of each picture
     "curves": (
         "Robustness curves",
@@ -122,7 +130,8 @@ class _Report:
         splits = [split for split in ("validation", "test") if self.measures.has_split(split)]
         long = tables.results(self.measures, self.comparison, splits)
         tables.write_csv(long, self.folder / "table.csv")
-        parts, texts = [], []
+        parts: list[Part] = []
+        texts: list[str] = []
         for metric in self.measures.metrics():
             table = self._with_costs(tables.main_table(self.measures, self.comparison, metric))
             better = "more" if measures.better(metric) > 0 else "less"
@@ -130,8 +139,7 @@ class _Report:
                 f"{metric} ({better} is better): mean and 95 % interval, n seeds x prompts; differences are paired; "
             )
             caption += "cost of robustness: seconds a training step over dpo's, n seeds"
-            parts.append(Part(metric, caption, table=table))
-            texts.append(f"## {metric}\n\n{caption}\n\n{tables.markdown(table)}\n")
+            parts.append(self._told(metric, table, caption, texts))
             _write(self.folder / f"table_{metric}.tex", tables.latex(table, caption))
         if self.comparison is not None:
             tables.write_csv(tables.claims_table(self.claims), self.folder / "comparisons.csv")
@@ -139,6 +147,7 @@ class _Report:
             parts += self._choices(texts)
         parts += self._certified(texts)
         tables.write_csv(self.costs, self.folder / "costs.csv")
+        parts.append(self._told("costs", short_costs(self.costs), COSTS, texts))
         tables.write_csv(self.certificates, self.folder / "certificates.csv")
         _write(self.folder / "table.md", f"# {self.title}\n\n" + "\n".join(texts))
         return parts
@@ -149,36 +158,25 @@ class _Report:
             return []
         made = choose(self.comparison, self.measures.metrics())
         self.setting.warnings += unequal_rules(made)
-        table = choices_table(made)
         tables.write_csv(pd.DataFrame([_flat(choice) for choice in made]), self.folder / "choices.csv")
-        heading = "chosen without the test population"
-        caption = "what each rule chose by validation prompts, its test values as differences to dpo (more is better), "
-        caption += "and how much better the best in hindsight is in the worst case"
-        texts.append(f"## {heading}\n\n{caption}\n\n{tables.markdown(table)}\n")
-        return [Part(heading, caption, table=table)]
+        return [self._told("chosen without the test population", choices_table(made), CHOSEN, texts)]
 
     def _certified(self, texts: list[str]) -> list[Part]:
         table = certified(self.certificates, self.setting.baseline)
         if table.empty:
             return []
-        heading = "certificates"
-        caption = (
-            "worst loss (nats, less is better) over all re-weightings of the nominal held-out pairs within a KL radius "
-        )
-        caption += "(nats); 95 % intervals over seeds and prompts, n seeds x pairs"
+        _write(self.folder / "table_certificates.tex", tables.latex(table, CERTIFIED))
+        return [self._told("certificates", table, CERTIFIED, texts)]
+
+    def _told(self, heading: str, table: pd.DataFrame, caption: str, texts: list[str]) -> Part:
+        """A table for the page, added to ``texts`` as markdown."""
         texts.append(f"## {heading}\n\n{caption}\n\n{tables.markdown(table)}\n")
-        _write(self.folder / "table_certificates.tex", tables.latex(table, caption))
-        return [Part(heading, caption, table=table)]
+        return Part(heading, caption, table=table)
 
     def _with_costs(self, table: pd.DataFrame) -> pd.DataFrame:
-        """With the column 'cost of robustness': the time of a step over dpo's under the same settings."""
-        if self.costs["step_seconds_ratio"].isna().all():
-            return table
-        ratios: dict[str, str] = {}
-        for row in self.costs.to_dict("records"):
-            ratio, low, high = (row[f"step_seconds_ratio{end}"] for end in ("", "_low", "_high"))
-            ratios[row["label"]] = tables.text(Estimate(ratio, low, high, row["seeds"], 0), digits=2)
-        table.insert(len(table.columns) - 1, "cost of robustness", [ratios[label] for label in table["point"]])
+        """With the column 'cost of robustness' before the last one."""
+        if cost := cost_of_robustness(self.costs):
+            table.insert(len(table.columns) - 1, "cost of robustness", [cost[label] for label in table["point"]])
         return table
 
     def pictures(self) -> list[Part]:

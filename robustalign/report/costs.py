@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,36 +13,59 @@ import pandas as pd
 from robustalign.report import statistics
 from robustalign.report.statistics import Estimate
 from robustalign.report.study import Point, Setting
+from robustalign.report.tables import text
 
 STAGES = ("prepare", "train", "evaluate", "controls")
+UNITS = (("seconds", "s"), ("memory_gb", "GB"))
+GB = 1e9
 WARM_UP = 2  # steps left out of the time of a step
 
 
 def costs_table(setting: Setting, histories: pd.DataFrame) -> pd.DataFrame:
-    """One row a point: seconds and memory of a step with their ratio to dpo's, and seconds of each stage.
+    """One row a point, every number with ``_low`` and ``_high`` over its seeds.
 
-    The time of a step is the median over steps. Memory is the most while training, up to the first evaluation
-    that any point has between its steps: what an evaluation takes is not given back, and would count as dpo's.
+    Of a training step ``step_seconds`` and ``memory_gb`` with their ratios to dpo's (``_ratio``), then
+    ``train_pair_seconds``, and ``<stage>_seconds`` and ``<stage>_memory_gb`` of each stage. The time of a step is the
+    median over steps. The memory of a step is the most up to the first evaluation that any point has between its
+    steps: what an evaluation takes is not given back, and would count as dpo's.
     """
     later = histories[histories["step"] > WARM_UP]
     seconds = later[later["name"] == "cost/step_seconds"].groupby("run_id")["value"].median().to_dict()
     used = histories[(histories["name"] == "cost/memory_bytes") & (histories["step"] <= _undisturbed(setting))]
-    memory = used.groupby("run_id")["value"].max().to_dict()
+    memory = (used.groupby("run_id")["value"].max() / GB).to_dict()
     rows = []
     for point in setting.points:
         row: dict[str, Any] = {"label": point.label, "method": point.method, "seeds": len(point.seeds)}
-        for name, values, unit in (("step_seconds", seconds, 1.0), ("memory", memory, 1e9)):
-            row["memory_gb" if name == "memory" else name] = _mean(point, values, unit)
-            ratio = _ratio(point, setting.baseline, values)
-            name = f"{name}_ratio"
-            row |= {name: ratio.value, f"{name}_low": ratio.low, f"{name}_high": ratio.high}
+        for name, values in (("step_seconds", seconds), ("memory_gb", memory)):
+            row |= _columns(name, _mean(point, values))
+            row |= _columns(f"{name}_ratio", _ratio(point, setting.baseline, values))
+        row |= _columns("train_pair_seconds", _mean(point, _told(point, "cost/seconds_per_pair")))
         for stage in STAGES:
-            told = {run.run_id: run.metrics.get(f"cost/seconds/{stage}", np.nan) for run in point.runs.values()}
-            row[f"{stage}_seconds"] = _mean(point, told, 1.0)
-        pair = {run.run_id: run.metrics.get("cost/seconds_per_pair", np.nan) for run in point.runs.values()}
-        row["train_seconds_per_pair"] = _mean(point, pair, 1.0)
+            row |= _columns(f"{stage}_seconds", _mean(point, _told(point, f"cost/seconds/{stage}")))
+            row |= _columns(f"{stage}_memory_gb", _mean(point, _told(point, f"cost/memory_bytes/{stage}", GB)))
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def short_costs(table: pd.DataFrame) -> pd.DataFrame:
+    """The same as text for people: what was measured at all."""
+    names = {"step_seconds": "a step, s", "step_seconds_ratio": "over dpo's"}
+    names |= {"memory_gb": "memory of a step, GB", "memory_gb_ratio": "memory over dpo's"}
+    names |= {f"{stage}_{of}": f"{stage}, {unit}" for stage in STAGES for of, unit in UNITS}
+    rows = []
+    for row in table.to_dict("records"):
+        found = {names[name]: _estimate(row, name) for name in names}
+        rows.append({"point": row["label"]} | {name: text(e, digits=2) for name, e in found.items()})
+        rows[-1]["n"] = f"{row['seeds']} seeds"
+    shown = pd.DataFrame(rows)
+    return shown[[name for name in shown if (shown[name] != "-").any()]]
+
+
+def cost_of_robustness(table: pd.DataFrame) -> dict[str, str]:
+    """By point the seconds of a training step over dpo's; empty where no dpo was run or nothing was timed."""
+    if table["step_seconds_ratio"].isna().all():
+        return {}
+    return {row["label"]: text(_estimate(row, "step_seconds_ratio"), digits=2) for row in table.to_dict("records")}
 
 
 def _undisturbed(setting: Setting) -> float:
@@ -50,9 +75,24 @@ def _undisturbed(setting: Setting) -> float:
     return min((step for step in steps if step > 0), default=math.inf)
 
 
-def _mean(point: Point, values: dict[str, float], unit: float) -> float:
-    found = [values[run.run_id] / unit for run in point.runs.values() if run.run_id in values]
-    return float(np.mean(found)) if found else np.nan
+def _told(point: Point, metric: str, unit: float = 1.0) -> dict[str, float]:
+    return {run.run_id: run.metrics[metric] / unit for run in point.runs.values() if metric in run.metrics}
+
+
+def _mean(point: Point, values: dict[str, float]) -> Estimate:
+    found = [values[run.run_id] for run in point.runs.values() if run.run_id in values]
+    if not found:
+        return Estimate.missing()
+    e = statistics.of_seeds(np.array(found))
+    return replace(e, low=max(e.low, 0.0))
+
+
+def _columns(name: str, e: Estimate) -> dict[str, float]:
+    return {name: e.value, f"{name}_low": e.low, f"{name}_high": e.high}
+
+
+def _estimate(row: Mapping[str, Any], name: str) -> Estimate:
+    return Estimate(row[name], row[f"{name}_low"], row[f"{name}_high"], row["seeds"], 0)
 
 
 def _ratio(point: Point, dpo: Point | None, values: dict[str, float]) -> Estimate:

@@ -65,7 +65,7 @@ def costs(table: pd.DataFrame, setting: Setting) -> Figure | None:
     shown = table.iloc[::-1].reset_index(drop=True)
     for panel, name, label in (
         (axes[0], "step_seconds_ratio", "seconds a step, relative to dpo"),
-        (axes[1], "memory_ratio", "peak memory, relative to dpo"),
+        (axes[1], "memory_gb_ratio", "peak memory, relative to dpo"),
     ):
         for row, values in shown.iterrows():
             value = values[name]
