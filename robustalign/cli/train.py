@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 
@@ -10,6 +11,7 @@ from omegaconf import DictConfig
 
 from robustalign.cli.errors import one_line_errors
 from robustalign.config import config_dir, register
+from robustalign.pipeline.launchers.nurseries import NurseryClient
 
 SHOWS = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc"}
 SWEEPS = {"-m", "--multirun"}
@@ -20,10 +22,12 @@ def main() -> None:
     register()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us instead of being printed
     words = [word for word in sys.argv[1:] if word not in SWEEPS]
-    if not any(word.partition("=")[0] in SHOWS for word in words):
-        train.single = len(words) == len(sys.argv) - 1  # type: ignore[attr-defined]
-        sys.argv[1:] = [*words, "--multirun"]  # a single run is a sweep of one
-    with one_line_errors():
+    with contextlib.ExitStack() as stack, one_line_errors():
+        if not any(word.partition("=")[0] in SHOWS for word in words):
+            train.single = len(words) == len(sys.argv) - 1  # type: ignore[attr-defined]
+            sys.argv[1:] = [*words, "--multirun"]  # a single run is a sweep of one
+            nursery = stack.enter_context(contextlib.closing(NurseryClient()))  # imports while Hydra composes
+            train.nursery = nursery  # type: ignore[attr-defined]
         hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")(train)()
 
 

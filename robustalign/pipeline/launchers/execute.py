@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import sys
 from collections import Counter
@@ -15,7 +16,7 @@ from robustalign.pipeline.folder import State
 from robustalign.pipeline.follow import following
 from robustalign.pipeline.git import git_state
 from robustalign.pipeline.launchers.display import describe_plan, print_summary
-from robustalign.pipeline.launchers.nurseries import NurseryClient, nursery
+from robustalign.pipeline.launchers.nurseries import NurseryClient
 from robustalign.pipeline.sweep import Run, Sweep, launch, plan
 
 
@@ -29,9 +30,6 @@ class Outcome(Enum):
 
 class Backend(Protocol):
     """Starts the runs of a sweep somewhere."""
-
-    def environment(self, config: Config) -> Mapping[str, str]:
-        """Environment variables of processes that run such configs on this machine."""
 
     def check(self, configs: Sequence[Config]) -> None:
         """Refuse configs that it cannot run.
@@ -88,7 +86,7 @@ def resume(sweep: Sweep, todo: Sequence[Run], backend: Backend) -> int:
     if not todo:
         return _carry_on(sweep, [], backend, None, {})
     configs = [run.folder.config() for run in todo]
-    with nursery(backend.environment(configs[0])) as client:
+    with contextlib.closing(NurseryClient()) as client:
         return _carry_on(sweep, todo, backend, client, _check(client, todo, configs))
 
 

@@ -34,11 +34,6 @@ class LocalPool:
             raise ConfigError("hydra.launcher.workers", f"{workers} is below 0")
         self.workers = workers
 
-    def environment(self, config: Config) -> Mapping[str, str]:
-        """Every process of a run gets ``trainer.threads`` of the cores."""
-        names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-        return dict.fromkeys(names, str(threads([config]))) | {"TOKENIZERS_PARALLELISM": "false"}
-
     def check(self, configs: Sequence[Config]) -> None:
         """Every process of a run needs a GPU of its own, where there are GPUs."""
         for trainer in (config.trainer for config in configs):
@@ -118,7 +113,7 @@ class _Pool:
         self.active: dict[int, tuple[Run, Child, NurseryClient]] = {}
         self.elsewhere: list[Run] = []
         self.client = client
-        self.env = options.environment(configs[0]) if configs else {}
+        self.env = environment(configs)
 
     @property
     def busy(self) -> bool:
@@ -157,8 +152,8 @@ class _Pool:
             env = {**self.env, "CUDA_VISIBLE_DEVICES": self.gpus[slot % len(self.gpus)]}
             return NurseryClient(env), env
         if not self.client.alive:
-            self.client = NurseryClient(self.env)
-        return self.client, {}
+            self.client = NurseryClient()
+        return self.client, self.env
 
     def _settle(self, run: Run, child: Child) -> None:
         status = run.folder.status()
@@ -251,7 +246,7 @@ def _warm(folder: RunFolder, sweep: Sweep, client: NurseryClient, stops: _Stops)
     """Build the stages that several runs share before they start and wait for each other."""
     log = sweep.folder / "warm.log"
     print(f"robustalign: preparing shared stages (log: {log})", file=sys.stderr)
-    child = client.start("warm", folder=str(folder.path), log=str(log))
+    child = client.start("warm", folder=str(folder.path), log=str(log), env=environment([folder.config()]))
     while not child.done.wait(TICK):
         if stops.count:
             stops.pass_on([child])
@@ -274,6 +269,12 @@ def cores() -> int:
 def threads(configs: Sequence[Config]) -> int:
     """The most threads that a process of one of the configs uses."""
     return min(max(c.trainer.threads or max(1, cores() // c.trainer.nproc) for c in configs), cores())
+
+
+def environment(configs: Sequence[Config]) -> dict[str, str]:
+    """Environment variables of a run's process: libraries beside torch take as many threads as it does."""
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    return dict.fromkeys(names, str(threads(configs))) if configs else {}
 
 
 def visible_gpus() -> list[str]:

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 from robustalign.errors import ConfigError
 
 LOST = -signal.SIGKILL  # the exit code of a child whose nursery died
+QUIET = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}  # a nursery only imports; a request brings its own
 
 
 @dataclass
@@ -39,14 +40,14 @@ class Child:
 class NurseryClient:
     """A nursery process and its children. It starts importing at once; requests may follow right away."""
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
         self._numbers = itertools.count()
         self._children: dict[int, Child] = {}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "robustalign.pipeline.nursery"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, **environment},
+            env={**os.environ, **QUIET, **(environment or {})},
             start_new_session=True,  # Ctrl-C is for the launching process
         )
         self._listener = threading.Thread(target=self._listen, daemon=True)
@@ -91,7 +92,9 @@ class NurseryClient:
         return [reply["shared"] for reply in child.replies]
 
     def close(self) -> None:
-        """Let it go; children that still run stop at their next step."""
+        """Let it go, in the middle of its imports too; children that still run stop at their next step."""
+        if not self._children:
+            self._process.kill()
         with contextlib.suppress(BrokenPipeError):
             if self._process.stdin is not None:
                 self._process.stdin.close()
@@ -115,13 +118,3 @@ class NurseryClient:
         if child is not None:
             child.code = code
             child.done.set()
-
-
-@contextlib.contextmanager
-def nursery(environment: Mapping[str, str]) -> Iterator[NurseryClient]:
-    """A nursery for the length of a block."""
-    client = NurseryClient(environment)
-    try:
-        yield client
-    finally:
-        client.close()

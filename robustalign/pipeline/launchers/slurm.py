@@ -51,10 +51,6 @@ class SlurmArray:
                 raise ConfigError(f"hydra.launcher.{key}", f"{getattr(self, key)} is below 1")
         minutes(self.time)
 
-    def environment(self, config: Config) -> Mapping[str, str]:
-        """The configs are checked here, but run elsewhere."""
-        return {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-
     def memory(self) -> dict[str, Any]:
         """Its keys."""
         return {"kind": "slurm", "options": asdict(self)}
