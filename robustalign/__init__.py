@@ -5,16 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from robustalign.pipeline import control as sweeps
     from robustalign.report.load import runs
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "runs"]
+__all__ = ["__version__", "runs", "sweeps"]
 
 
 def __getattr__(name: str) -> Any:
-    """``runs`` needs pandas and the tracking store: imported when it is asked for."""
+    """What needs more than this package's name is imported when it is asked for."""
     if name == "runs":
         from robustalign.report.load import runs
 
         return runs
+    if name == "sweeps":
+        from robustalign.pipeline import control
+
+        return control
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

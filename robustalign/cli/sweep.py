@@ -12,13 +12,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from robustalign.cli.errors import one_line_errors
-from robustalign.errors import ConfigError, choices
-from robustalign.pipeline.control import cancel, look, ready_again
-from robustalign.pipeline.launchers.display import minutes, table
-from robustalign.pipeline.launchers.execute import restore, resume
-from robustalign.pipeline.sweep import Run, Sweep, find
-
-LINES = 40  # of a log
+from robustalign.pipeline import control
+from robustalign.pipeline.launchers.display import table
+from robustalign.pipeline.sweep import Sweep
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,101 +27,80 @@ def main(argv: Sequence[str] | None = None) -> int:
 def status(args: argparse.Namespace) -> int:
     """A table of the runs; those whose process died are marked as killed."""
     sweep = _sweep(args)
-    look(sweep)
     rows = [
-        (
-            run.name,
-            run.folder.name,
-            status.state.value,
-            str(status.step),
-            f"{minutes(status):.1f}",
-            run.folder.job() or "-",
-            str(run.folder.log),
-            (status.error or "")[:100],
-        )
-        for run, status in sweep.status()
+        (run, identity, state, str(step), f"{minutes:.1f}", job, log, error[:100])
+        for run, identity, state, step, minutes, job, log, error in control.rows(sweep)
     ]
     print(f"sweep {sweep.id}: {sweep.command}")
-    print(table(("run", "identity", "state", "step", "minutes", "job", "log", "error"), rows))
+    print(table(control.COLUMNS, rows))
     return 0
 
 
 def retry(args: argparse.Namespace) -> int:
     """Start failed, cancelled and worn-out runs again, from their checkpoints."""
-    sweep = _sweep(args)
-    look(sweep)
-    return resume(sweep, ready_again(_chosen(sweep, args.runs)), restore(sweep))
+    return control.retry(_sweep(args), *args.runs)
 
 
 def wait(args: argparse.Namespace) -> int:
     """Stay until every run ended; killed runs, and runs that nobody runs any more, are started again."""
-    sweep = _sweep(args)
-    look(sweep)
-    todo = [run for run, status in sweep.status() if not status.state.ended and not _worn_out(sweep, run)]
-    backend = restore(sweep)
-    if hasattr(backend, "wait"):
-        backend.wait = True
-    return resume(sweep, todo, backend)
+    return control.wait(_sweep(args))
 
 
-def stop(args: argparse.Namespace) -> int:
+def cancel(args: argparse.Namespace) -> int:
     """Cancel runs: those at work save a checkpoint first."""
-    sweep = _sweep(args)
-    asked = cancel(sweep, _chosen(sweep, args.runs))
+    asked = control.cancel(_sweep(args), *args.runs)
     print(f"{len(asked)} runs cancelled (those at work at their next step)")
     return 0
 
 
 def logs(args: argparse.Namespace) -> int:
     """The end of a run's log, and with ``--follow`` what comes."""
-    (run,) = _chosen(_sweep(args), [args.run])
+    sweep = _sweep(args)
+    (run,) = control.chosen(sweep, [args.run])
     print(f"==> {run.folder.log}", file=sys.stderr)
+    print(control.log(sweep, args.run), end="", flush=True)
     with contextlib.suppress(KeyboardInterrupt, FileNotFoundError), open(run.folder.log, errors="replace") as log:
-        print("".join(log.readlines()[-LINES:]), end="")
+        log.seek(0, os.SEEK_END)
         while args.follow and not run.folder.status().state.ended:
-            print(log.read(), end="", flush=True)
             time.sleep(0.5)
+            print(log.read(), end="", flush=True)
     return 0
 
 
 def submit(args: argparse.Namespace) -> int:
-    """Launch a sweep like ``train.py -m``; with ``--no-wait`` come back at once."""
-    train = [sys.executable, "-m", "robustalign.cli.train", "--multirun", *args.overrides]
+    """Launch a sweep like ``train.py -m``; with ``--no-wait`` come back once it is launched."""
+    train = [sys.executable, "-m", "robustalign.cli.train", "-m", f"paths.output={args.output}", *args.overrides]
     if not args.no_wait:
         return subprocess.call(train)
     if "hydra/launcher=slurm" in args.overrides:
         return subprocess.call([*train, "hydra.launcher.wait=false"])
-    if code := subprocess.call([*train, "sweep.dry_run=true"]):
-        return code
-    log = Path(args.output).absolute() / "sweeps" / f"launch-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
+    output = Path(args.output).absolute()
+    before = _memories(output)
+    log = output / "sweeps" / f"launch-{os.getpid()}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "wb") as file:
-        subprocess.Popen(train, stdout=file, stderr=file, stdin=subprocess.DEVNULL, start_new_session=True)
-    print(f"launched in the background; log: {log}")
+        process = subprocess.Popen(train, stdout=file, stderr=file, stdin=subprocess.DEVNULL, start_new_session=True)
+    while process.poll() is None and _memories(output) == before:
+        time.sleep(0.1)
+    if _memories(output) == before:
+        print(log.read_text(), end="", file=sys.stderr)
+        log.unlink()
+        with contextlib.suppress(OSError):  # not empty: somebody else's
+            log.parent.rmdir()
+            output.rmdir()
+        return process.returncode or 0
+    sweep = control.find(output)
+    print(f"sweep {sweep.id} goes on in the background; log: {log.rename(sweep.folder / 'launch.log')}")
     return 0
 
 
+def _memories(output: Path) -> dict[Path, float]:
+    """The sweeps under a folder and when each was launched last."""
+    return {file: file.stat().st_mtime for file in output.glob("sweeps/*/sweep.json")}
+
+
 def _sweep(args: argparse.Namespace) -> Sweep:
-    return find(Path(args.output).absolute(), args.sweep)
-
-
-def _chosen(sweep: Sweep, names: Sequence[str]) -> list[Run]:
-    """Runs by identity (or its start) or by name; all if none is named."""
-    chosen = [run for run in sweep.runs if not names or any(_fits(run, name) for name in names)]
-    for name in names:
-        if not any(_fits(run, name) for run in chosen):
-            known = choices(f"{run.folder.name} ({run.name})" for run in sweep.runs)
-            raise ConfigError("run", f"no run {name!r} in sweep {sweep.id}; it has: {known}")
-    return chosen
-
-
-def _fits(run: Run, name: str) -> bool:
-    return run.name == name or run.folder.name.startswith(name)
-
-
-def _worn_out(sweep: Sweep, run: Run) -> bool:
-    status = run.folder.status()
-    return status.kills > sweep.max_restarts
+    return control.find(args.output, args.sweep)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -141,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     which = "the sweep's id, or the start of it (default: the last one launched)"
     for name, do in (("status", status), ("wait", wait)):
         add(name, do).add_argument("sweep", nargs="?", help=which)
-    for name, do in (("retry", retry), ("cancel", stop)):
+    for name, do in (("retry", retry), ("cancel", cancel)):
         command = add(name, do)
         command.add_argument("--sweep", help=which)
         command.add_argument("runs", nargs="*", help="identities (or the start of them) or names (default: all)")

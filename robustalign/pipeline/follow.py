@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+from robustalign.cache import Lock
 from robustalign.errors import ConfigError
 from robustalign.pipeline import journal
 from robustalign.pipeline.folder import State, Status
@@ -41,16 +42,22 @@ class Follower:
         self.sweep = sweep
         self.uri = uri or sweep.mlruns
         self.importer = Importer(self.uri, experiment or sweep.tracking.experiment, sweep.output / "mlartifacts")
+        self.lock = Lock(sweep.folder / "import.lock")  # one importer at a time, wherever it runs
         self.parent: str | None = None
         if len(sweep.runs) > 1:
             tags = {"robustalign.command": sweep.command, **self._source()}
-            self.parent = self.importer.sweep(sweep.id, f"sweep of {len(sweep.runs)}", tags)
+            with self.lock:
+                self.parent = self.importer.sweep(sweep.id, f"sweep of {len(sweep.runs)}", tags)
         self.ids: dict[str, str] = {}  # of the runs in the store, by folder name
         self._frozen: dict[str, dict[str, Any]] = {}
         self._done: set[str] = set()
 
     def update(self) -> None:
         """Bring in what is new."""
+        with self.lock:
+            self._update()
+
+    def _update(self) -> None:
         for run in self.sweep.runs:
             name = run.folder.name
             if name in self._done:

@@ -7,6 +7,10 @@ import os
 import signal
 import time
 
+import pytest
+
+import robustalign
+from robustalign.errors import ConfigError
 from robustalign.pipeline.folder import State
 from robustalign.pipeline.journal import read
 from tests.cli.conftest import kill
@@ -165,9 +169,33 @@ def test_status_reaps_what_died_and_wait_starts_it_again(shell, capsys):
 
 
 def test_submit_and_leave(shell):
-    done = shell.run("sweep.py", "submit", "--no-wait", "tracking=spool", "seed=0,1", "trainer.max_steps=10")
+    wrong = shell.run("sweep.py", "submit", "--no-wait", "seed=0,1", "trainer.max_stepz=10")
+    assert (wrong.returncode, len(wrong.stderr.splitlines())) == (2, 1)
+    assert not shell.output.exists()
+    words = ("tracking=spool", "seed=0,1", "trainer.max_steps=300", SLOW)
+    done = shell.run("sweep.py", "submit", "--no-wait", *words)
     assert done.returncode == 0, done.stderr
+    assert shell.sweep().id in done.stdout
+    assert len(shell.folders()) == 2
+    assert State.FINISHED not in shell.states().values()
     shell.wait_for(State.FINISHED, count=2)
+
+
+def test_the_same_from_python(shell):
+    words = ("tracking=spool", "seed=0,1", "+method.raise_at=3,0", "trainer.max_steps=5")
+    sweep = robustalign.sweeps.submit(*words, output=shell.output)
+    assert sweep.id == robustalign.sweeps.find(shell.output).id == shell.sweep().id
+    table = robustalign.sweeps.status(sweep).set_index("run")
+    assert sorted(table["state"]) == ["FAILED", "FAILED", "FINISHED", "FINISHED"]
+    failed = table[table["state"] == "FAILED"]
+    assert set(failed["error"]) == {"ValueError: asked to raise at step 3"}
+    assert "asked to raise" in robustalign.sweeps.log(sweep, failed.index[0])
+    assert robustalign.sweeps.wait(sweep) == 1
+    assert robustalign.sweeps.retry(sweep, failed.index[0]) == 1
+    assert sorted(folder.status().attempts for folder in shell.folders()) == [1, 1, 1, 2]
+    assert robustalign.sweeps.cancel(sweep) == []
+    with pytest.raises(ConfigError, match="nothing was launched"):
+        robustalign.sweeps.submit("trainer.max_stepz=1", output=shell.output)
 
 
 def test_a_dry_run_shows_and_writes_nothing(shell):
