@@ -23,7 +23,7 @@ from robustalign.evaluation.implicit import HeldOutPairs
 from robustalign.evaluation.tables import Cell, evaluate_targets, per_prompt
 from robustalign.pipeline.folder import RunFolder, Stopped
 from robustalign.pipeline.journal import Journal
-from robustalign.pipeline.stages import Stages, device, shared_key
+from robustalign.pipeline.stages import Stages, device, outlook, shared_key
 from robustalign.pipeline.usage import Usage
 from robustalign.policies.load import check_path, with_adapters
 from robustalign.rewards import scorer_module
@@ -32,7 +32,7 @@ from robustalign.training import ranks, sharded
 from robustalign.training.objective import Objective, build_objective
 from robustalign.training.trainer import PairTrainer, checkpoints
 
-__all__ = ["check_config", "run_line", "shared_key", "warm"]
+__all__ = ["check_config", "outlook", "run_line", "shared_key", "warm"]
 
 TABLE = "targets.csv"  # in results/: all targets under all controls
 

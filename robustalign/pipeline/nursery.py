@@ -90,11 +90,13 @@ class Nursery:
             config = thaw(frozen)
             try:
                 worker.line().check_config(config)
-                key = worker.line().shared_key(config)
+                found = {"shared": worker.line().shared_key(config)}
+                if request["outlook"]:
+                    found |= worker.line().outlook(config)
             except ConfigError as error:
                 self._reply(id=request["id"], error=[error.key, error.problem])
                 return 2
-            self._reply(id=request["id"], shared=key)
+            self._reply(id=request["id"], **found)
         return 0
 
     def _collect(self) -> None:

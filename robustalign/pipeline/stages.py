@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, cached_property
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -46,15 +47,7 @@ class Stages:
         if kind == "asset":
             return str(asset_folder(name))
         if kind == "wheel":
-            from importlib.metadata import PackageNotFoundError, version
-
-            try:
-                release = version(name)
-            except PackageNotFoundError:
-                release = "missing"
-            return str(
-                self.cache.get("model", {"wheel": name, "version": release}, lambda out: convert_wheel(name, out))
-            )
+            return str(self.cache.get("model", _wheel_key(name), lambda out: convert_wheel(name, out)))
         return self.config.model.path
 
     @cached_property
@@ -78,35 +71,42 @@ class Stages:
         model = self.new_model()
         return model.requires_grad_(False)
 
-    def candidates_folder(self, split: str) -> Path:
-        key = {"version": 1, "model": self.model_key, **split_key(self.config, split)}
+    def candidates_key(self, split: str) -> dict[str, Any]:
+        return {"version": 1, "model": self.model_key, **split_key(self.config, split)}
 
+    def candidates_folder(self, split: str) -> Path:
         def build(target: Path) -> None:
             if self.config.dataset.source == "preferences":
                 given_candidates(self.config, split, self.tokenizer, target)
             else:
                 sample_candidates(self.config, split, self.reference, self.tokenizer, target)
 
-        return self.cache.get("candidates", key, build)
+        return self.cache.get("candidates", self.candidates_key(split), build)
 
-    def scores_folder(self, split: str) -> Path:
-        folder = self.candidates_folder(split)
+    def scores_key(self, split: str) -> dict[str, Any]:
         human = self.config.dataset.source == "preferences"
         wanted = {name.removeprefix("-") for name in self.config.shift.objectives}
-        every = self.config.reward.items()
-        rewards = {name: spec for name, spec in every if not human or name in wanted}
+        rewards = {name: spec for name, spec in self.config.reward.items() if not human or name in wanted}
+        candidates = self.cache.path("candidates", self.candidates_key(split)).name
+        return {"version": 1, "candidates": candidates, "rewards": rewards, "human": human}
+
+    def scores_folder(self, split: str) -> Path:
+        folder, key = self.candidates_folder(split), self.scores_key(split)
 
         def build(target: Path) -> None:
             table = load_from_disk(folder)
             texts = table["replies"][:]
             asked = [turns[-1] for turns, row in zip(table["turns"], texts, strict=True) for _ in row]
-            flat = score_all(rewards, self.reward_assets, asked, [reply for row in texts for reply in row])
-            if human:
+            flat = score_all(key["rewards"], self.reward_assets, asked, [reply for row in texts for reply in row])
+            if key["human"]:
                 flat[HUMAN] = np.tile([1.0, 0.0], len(texts))
             save_file({name: v.reshape(len(texts), -1) for name, v in flat.items()}, target / "scores.safetensors")
 
-        key = {"version": 1, "candidates": folder.name, "rewards": rewards, "human": human}
         return self.cache.get("scores", key, build)
+
+    def reference_key(self, split: str) -> dict[str, Any]:
+        candidates = self.cache.path("candidates", self.candidates_key(split)).name
+        return {"version": 1, "candidates": candidates, "model": self.model_key}
 
     def reference_folder(self, split: str) -> Path:
         folder = self.candidates_folder(split)
@@ -124,8 +124,7 @@ class Stages:
             )
             save_file({"logps": logps.numpy().reshape(len(ids), -1)}, target / "logps.safetensors")
 
-        key = {"version": 1, "candidates": folder.name, "model": self.model_key}
-        return self.cache.get("reference_logps", key, build)
+        return self.cache.get("reference_logps", self.reference_key(split), build)
 
     def candidates(self, split: str) -> Candidates:
         """A split's prompts, replies, scores and reference log-probabilities."""
@@ -190,15 +189,51 @@ class Stages:
             cells.setdefault(metric, {})[component] = Cell(flat[f"{name}/total"], flat[f"{name}/count"])
         return cells
 
+    def to_build(self) -> list[str]:
+        """The stages that have something to build for this config. Nothing is built."""
+        kind, _, name = self.config.model.path.partition(":")
+        if kind == "wheel" and not self.cache.has("model", _wheel_key(name)):
+            return ["model", *KEYS]
+        has = {
+            stage: all(self.cache.has(stage, key(self, split)) for split in splits(self.config))
+            for stage, key in KEYS.items()
+        }
+        return [stage for stage, there in has.items() if not there]
+
+    def pair_tokens(self) -> float | None:
+        """Tokens of a prompt with two of its replies, on average over the training candidates; None without any."""
+        if not self.cache.has("candidates", self.candidates_key("train")):
+            return None
+        table = load_from_disk(self.candidates_folder("train"))
+        prompts, replies = table["prompt_ids"][:], table["reply_ids"][:]
+        lengths = [2 * len(p) + 2 * np.mean([len(r) for r in row]) for p, row in zip(prompts, replies, strict=True)]
+        return float(np.mean(lengths))
+
     def warm(self) -> None:
         """Build everything that runs share."""
         for split in splits(self.config):
             self.candidates(split)
 
 
+KEYS: dict[str, Callable[[Stages, str], dict[str, Any]]] = {
+    "candidates": Stages.candidates_key,
+    "scores": Stages.scores_key,
+    "reference_logps": Stages.reference_key,
+}
+
+
 def splits(config: Config) -> list[str]:
     """The splits a run touches."""
     return [split for split in SPLITS if split == "train" or split in config.evaluation.splits]
+
+
+def outlook(config: Config) -> dict[str, Any]:
+    """What a run would cost: stages ``to_build`` first, and ``tokens`` of its training (None: nobody can tell yet)."""
+    stages = Stages(config)
+    to_build = stages.to_build()
+    each = None if "model" in to_build else stages.pair_tokens()
+    pairs = config.trainer.max_steps * config.trainer.batch_size
+    return {"to_build": to_build, "tokens": None if each is None else round(each * pairs)}
 
 
 def shared_key(config: Config) -> str:
@@ -210,6 +245,13 @@ def shared_key(config: Config) -> str:
 
 def digest(value: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _wheel_key(name: str) -> dict[str, Any]:
+    try:
+        return {"wheel": name, "version": version(name)}
+    except PackageNotFoundError:
+        return {"wheel": name, "version": "missing"}
 
 
 @cache

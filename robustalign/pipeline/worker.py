@@ -36,7 +36,7 @@ PACKAGES = ("robustalign", "torch", "transformers", "datasets", "accelerate", "p
 
 
 def line() -> Any:
-    """The module with the stages of a run: ``run_line``, ``warm``, ``shared_key`` and ``check_config``."""
+    """The module with the stages of a run: ``run_line``, ``warm``, ``shared_key``, ``check_config`` and ``outlook``."""
     return importlib.import_module(os.environ.get("ROBUSTALIGN_LINE", "robustalign.pipeline.line"))
 
 

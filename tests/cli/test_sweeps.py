@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
+from collections import Counter
 
 import pytest
 
 import robustalign
 from robustalign.errors import ConfigError
-from robustalign.pipeline.folder import State
+from robustalign.pipeline.folder import RunFolder, State
 from robustalign.pipeline.journal import read
 from tests.cli.conftest import kill
 
@@ -119,20 +119,41 @@ def test_two_launches_at_once_run_nothing_twice(shell):
     assert [folder.status().attempts for folder in shell.folders()] == [1, 1, 1, 1]
 
 
-def test_many_faults_in_one_sweep(shell):
-    """Runs are killed at any moment, some raise, one is cancelled: in the end each is told once and right."""
-    words = ("-m", "seed=0,1,2,3", "+method.raise_at=0,20", "trainer.max_steps=60", "trainer.save_steps=7", SLOW, POOL)
-    launcher = shell.start("train.py", "tracking=spool", *words)
-    for number in range(4):
-        kill(shell.wait_for(State.RUNNING, step=3 + number)[0])
-        time.sleep(0.1)
+def test_every_fault_in_one_sweep(shell, capsys):
+    """Runs are killed and preempted at any moment, some raise, some are cancelled, and so is the launcher itself."""
+    words = ("tracking=spool", "-m", "seed=0,1,2,3,4,5", "+method.raise_at=0,20", SLOW, POOL)
+    words = (*words, "trainer.max_steps=80", "trainer.save_steps=7")
+    launcher = shell.start("train.py", *words)
+    hit: set[str] = set()
+
+    def pick(step: int) -> RunFolder:
+        while True:
+            for folder in shell.wait_for(State.RUNNING, step=step):
+                if folder.name not in hit and not folder.config().method["raise_at"] and folder.status().step < 60:
+                    hit.add(folder.name)
+                    return folder
+
+    kill(pick(3))
+    os.kill(pick(5).status().pid, signal.SIGTERM)  # as a scheduler would
+    launcher.kill()
+    launcher.communicate()
+    launcher = shell.start("train.py", *words)
+    kill(pick(3))
+    cancelled = pick(4)
+    assert shell.act("cancel", cancelled.name) == 0
     _, err = launcher.communicate(timeout=100)
     assert launcher.returncode == 1, err
-    states = shell.states()
-    assert sorted(states.values()) == [State.FAILED] * 4 + [State.FINISHED] * 4
-    whole = [run.folder for run, status in shell.sweep().status() if status.state is State.FINISHED]
-    assert all(steps(folder) == list(range(1, 61)) for folder in whole)
-    assert sum(run.folder.status().kills for run in shell.sweep().runs) == 4
+    assert cancelled.status().state is State.CANCELLED
+    assert shell.act("retry", cancelled.name) == 1
+
+    rows = shell.sweep().status()
+    assert Counter(status.state for _, status in rows) == {State.FINISHED: 6, State.FAILED: 6}
+    assert all(steps(run.folder) == list(range(1, 81)) for run, status in rows if status.state is State.FINISHED)
+    assert capsys.readouterr().out.count("asked to raise at step 20") == 6
+    before = {folder.name: folder.status().attempts for folder in shell.folders()}
+    assert shell.train(*words[1:], "sweep.retry=failed").returncode == 1
+    again = [run.folder.name for run, _ in rows if run.folder.status().attempts > before[run.folder.name]]
+    assert sorted(again) == sorted(run.folder.name for run, status in rows if status.state is State.FAILED)
 
 
 def test_cancel_stops_for_good_until_a_retry(shell):
@@ -203,6 +224,7 @@ def test_a_dry_run_shows_and_writes_nothing(shell):
     assert shown.returncode == 0
     assert "dpo seed=1" in shown.stdout
     assert "local: 2 at once" in shown.stdout
+    assert shown.stdout.splitlines()[1].split()[3:] == ["new", "1", "numbers", "<", "655,360"]
     assert not shell.folder.joinpath("outputs").exists()
 
 

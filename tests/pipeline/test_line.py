@@ -17,7 +17,7 @@ from robustalign.errors import ConfigError
 from robustalign.pipeline.folder import RunFolder, Stopped
 from robustalign.pipeline.journal import Journal
 from robustalign.pipeline.line import check_config, run_line, share_ratio
-from robustalign.pipeline.stages import Stages
+from robustalign.pipeline.stages import Stages, outlook
 from robustalign.policies.load import asset_folder, load_model, load_tokenizer
 from tests.conftest import SMALL, compose_config
 
@@ -93,6 +93,20 @@ def test_a_second_run_reuses_every_shared_stage(small) -> None:
     built = {event.stage for event in stages.cache.events if not event.reused}
     reused = {event.stage for event in stages.cache.events if event.reused}
     assert not built and reused >= {"candidates", "scores", "reference_logps"}
+
+
+def test_the_outlook_builds_nothing_and_tells_what_a_run_would(small, tmp_path) -> None:
+    config = small(*FAST)
+    Stages(config).warm()
+    ready = outlook(config)
+    assert ready["to_build"] == []
+    table = Stages(config).candidates("train").table
+    replies = [reply for row in table["reply_ids"] for reply in row]
+    prompt, reply = (np.mean([len(ids) for ids in column]) for column in (table["prompt_ids"], replies))
+    assert ready["tokens"] == pytest.approx(4 * 8 * 2 * (prompt + reply), rel=1e-3), "4 steps of 8 pairs"
+    config.paths.cache = str(tmp_path / "empty")
+    assert outlook(config) == {"to_build": ["candidates", "scores", "reference_logps"], "tokens": None}
+    assert not (tmp_path / "empty").exists()
 
 
 @pytest.mark.parametrize("method", ["dpo", "wdpo"])

@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from robustalign.cache import ArtefactCache
 from robustalign.config import Config
@@ -23,6 +24,11 @@ def check_config(config: Config) -> None:
 
 def shared_key(config: Config) -> str:
     return json.dumps([config.model.name, config.dataset.seed])
+
+
+def outlook(config: Config) -> dict[str, Any]:
+    built = ArtefactCache(Path(config.paths.cache)).has("numbers", {"seed": config.dataset.seed})
+    return {"to_build": [] if built else ["numbers"], "tokens": 1000 if built else None}
 
 
 def warm(config: Config) -> None:

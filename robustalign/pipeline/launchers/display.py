@@ -6,7 +6,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from robustalign.config import Config
 from robustalign.pipeline.folder import State, Status
@@ -35,15 +35,17 @@ def minutes(status: Status) -> float:
     return (status.seconds + going) / 60
 
 
-def describe_plan(sweep: Sweep, configs: Sequence[Config], backend: Backend, shared: Mapping[str, str]) -> str:
-    """What a dry run prints."""
+def describe_plan(sweep: Sweep, configs: Sequence[Config], backend: Backend, found: Sequence[Mapping[str, Any]]) -> str:
+    """What a dry run prints; ``found`` is what ``NurseryClient.check`` says of each config."""
     rows = []
-    groups = {key: str(number) for number, key in enumerate(dict.fromkeys(shared.values()), start=1)}
-    for (run, status), config in zip(sweep.status(), configs, strict=True):
+    groups = {key: str(number) for number, key in enumerate(dict.fromkeys(f["shared"] for f in found), start=1)}
+    for (run, status), config, one in zip(sweep.status(), configs, found, strict=True):
         state = status.state.value if run.folder.frozen() is not None else "new"
-        tokens = config.trainer.max_steps * config.trainer.batch_size * 2 * config.model.max_length
-        rows.append((run.name, run.folder.name, state, groups[shared[run.folder.name]], f"{tokens:,}"))
-    head = ("run", "identity", "state", "shared stages", "tokens at most")
+        most = 2 * config.trainer.max_steps * config.trainer.batch_size * config.model.max_length
+        tokens = f"< {most:,}" if one["tokens"] is None else f"~ {one['tokens']:,}"
+        build = " ".join(one["to_build"]) or "nothing"
+        rows.append((run.name, run.folder.name, state, groups[one["shared"]], build, tokens))
+    head = ("run", "identity", "state", "shared stages", "of these to build", "training tokens")
     count = f"{len(sweep.runs)} runs, {len(groups)} sets of shared stages; nothing was started"
     return "\n".join([table(head, rows), "", count, backend.describe(configs)])
 

@@ -72,13 +72,14 @@ def execute(configs: Sequence[Config], base: Config, backend: Backend, client: N
     memory = {"command": shlex.join(sys.orig_argv), "git": git_state(), "launcher": backend.memory()}
     drawn, distinct = plan(configs, base, **memory)
     backend.check(distinct)
-    shared = _check(client, drawn.runs, distinct)
-    if configs[0].sweep.dry_run:
-        print(describe_plan(drawn, distinct, backend, shared))
+    dry = configs[0].sweep.dry_run
+    found = client.check(list(map(asdict, distinct)), outlook=dry)
+    if dry:
+        print(describe_plan(drawn, distinct, backend, found))
         return 0
     sweep, todo = launch(configs, base, configs[0].sweep.retry, backend.look, **memory)
     _say_what_is_left_out(sweep, todo)
-    return _carry_on(sweep, todo, backend, client, shared)
+    return _carry_on(sweep, todo, backend, client, _shared(drawn.runs, found))
 
 
 def resume(sweep: Sweep, todo: Sequence[Run], backend: Backend) -> int:
@@ -87,7 +88,8 @@ def resume(sweep: Sweep, todo: Sequence[Run], backend: Backend) -> int:
         return _carry_on(sweep, [], backend, None, {})
     configs = [run.folder.config() for run in todo]
     with contextlib.closing(NurseryClient()) as client:
-        return _carry_on(sweep, todo, backend, client, _check(client, todo, configs))
+        found = client.check(list(map(asdict, configs)))
+        return _carry_on(sweep, todo, backend, client, _shared(todo, found))
 
 
 def _carry_on(
@@ -104,9 +106,9 @@ def _carry_on(
     return 130 if outcome is Outcome.STOPPED else 0
 
 
-def _check(client: NurseryClient, runs: Sequence[Run], configs: Sequence[Config]) -> dict[str, str]:
-    """Refuse configs that cannot run; for each run (by folder) the key of the stages that it shares."""
-    return dict(zip((run.folder.name for run in runs), client.check(list(map(asdict, configs))), strict=True))
+def _shared(runs: Sequence[Run], found: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """For each run (by folder) the key of the stages that it shares."""
+    return {run.folder.name: reply["shared"] for run, reply in zip(runs, found, strict=True)}
 
 
 def _sharing(todo: Sequence[Run], shared: Mapping[str, str]) -> list[Run]:

@@ -76,20 +76,23 @@ class NurseryClient:
         """Fork a child that works on a run's folder."""
         return self.start("run", folder=str(folder), log=str(log), env=dict(env))
 
-    def check(self, configs: Sequence[Mapping[str, Any]]) -> list[str]:
-        """Check configs where torch is imported; the key of the stages that each shares with others.
+    def check(self, configs: Sequence[Mapping[str, Any]], outlook: bool = False) -> list[dict[str, Any]]:
+        """Check configs where torch is imported.
+
+        Returns for each the key of the stages that it shares with others (``shared``), and with ``outlook``
+        which of them are ``to_build`` and how many ``tokens`` it trains on.
 
         Raises:
             ConfigError: of the first config that cannot run.
         """
-        child = self.start("check", configs=list(configs))
+        child = self.start("check", configs=list(configs), outlook=outlook)
         child.done.wait()
         for reply in child.replies:
             if "error" in reply:
                 raise ConfigError(*reply["error"])
         if child.code != 0:
             raise RuntimeError("the configs could not be checked; the reason is above")
-        return [reply["shared"] for reply in child.replies]
+        return child.replies
 
     def close(self) -> None:
         """Let it go, in the middle of its imports too; children that still run stop at their next step."""
