@@ -62,12 +62,12 @@ def rows() -> list[dict]:
 
 
 def gradient(method: dict, dtype: torch.dtype, cut: Sequence[Sequence[int]]) -> torch.Tensor:
-    """The parameter gradient, summed over ranks: flat, fp64. A set that learns has seen the same pairs once before."""
+    """The parameter gradient, summed over ranks: flat, fp64. What learns has seen the same pairs once before."""
     model, step = tiny_gpt2(dtype), ObjectiveStep(build_objective(method, batch_size=PAIRS))
     start = sum(map(sum, cut[: ranks.rank()]))
     places = itertools.pairwise(np.cumsum([start, *cut[ranks.rank()]]))
     batches = [PairCollator(pad=0)(rows()[a:b]) for a, b in places]
-    for _ in range(2 if step.set.state_dict() else 1):
+    for _ in range(2 if step.state_dict() else 1):
         model.zero_grad()
         plan = step.plan(model, batches)
         for index, batch in enumerate(batches):
