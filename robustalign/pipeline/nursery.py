@@ -7,6 +7,7 @@ none of that itself. When the launching process is gone, the children stop at th
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import select
@@ -35,7 +36,7 @@ class Nursery:
 
     def serve(self) -> int:
         """Until stdin ends; in a forked child: the child's exit code."""
-        worker.line()
+        import_everything()
         listening = True
         while listening or self.children:
             ready, _, _ = select.select([self.wake, 0] if listening else [self.wake], [], [])
@@ -109,6 +110,14 @@ class Nursery:
 
     def _reply(self, **content: Any) -> None:
         os.write(self.replies, (json.dumps(content) + "\n").encode())
+
+
+def import_everything() -> None:
+    """Import what runs need; no garbage collection ever looks at it again, here or in a child."""
+    gc.disable()
+    worker.line()
+    gc.freeze()
+    gc.enable()
 
 
 def _redirect(number: int, path: str) -> None:

@@ -65,6 +65,12 @@ def node_of(cluster: Cluster, folder: RunFolder) -> str:
     return cluster.command("squeue", "-h", "-o", "%N", "-j", job_of(folder)).strip()
 
 
+def preempt(cluster: Cluster) -> None:
+    """A job of a partition that comes first takes the whole cluster for a moment."""
+    everything = str(len(cluster.nodes) * cluster.cpus)
+    cluster.command("sbatch", "-p", "high", "-n", everything, "-o", "/dev/null", "--wrap", "sleep 1")
+
+
 def cancel(shell: Shell, cluster: Cluster, hit: set[str]) -> RunFolder:
     """Cancel a running run by SLURM's own command; another one if it was too quick for that."""
     while True:
@@ -91,9 +97,10 @@ def test_sixty_runs_and_every_fault(shell: Shell, cluster: Cluster):
     cluster.restart("slurmctld")
     wait_until(lambda: "is UP" in cluster.command("scontrol", "ping"))
     cancelled = [cancel(shell, cluster, hit) for _ in range(2)]
-    pick(shell, hit)
-    cluster.command("sbatch", "-p", "high", "-n", "5", "-o", "/dev/null", "--wrap", "sleep 3")
     cluster.restart(lost)
+    wait_until(lambda: "down" not in cluster.command("sinfo", "-h", "-N", "-o", "%T"))
+    shell.wait_for(State.RUNNING, count=4, step=2)
+    preempt(cluster)
     out, err = launcher.communicate(timeout=400)
     assert launcher.returncode == 1, err
 
@@ -201,8 +208,7 @@ def test_a_requeued_run_ends_bit_for_bit_as_an_undisturbed_one(shell: Shell, clu
     wait_until(lambda: folder.status().attempts == 2 and folder.status().state is State.RUNNING)
     at = folder.status().step
     shell.wait_for(State.RUNNING, step=at + 20)
-    everything = str(len(cluster.nodes) * cluster.cpus)
-    cluster.command("sbatch", "-p", "high", "-n", everything, "-o", "/dev/null", "--wrap", "sleep 1")
+    preempt(cluster)
     broken, whole = end(launcher), end(start("whole"))
     assert (broken.status().attempts, broken.status().kills, whole.status().attempts) == (3, 0, 1)
     assert steps(broken) == steps(whole) == list(range(1, 601))
