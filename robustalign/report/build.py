@@ -199,8 +199,8 @@ class _Report:
             yield "trade_off_kl", pictures.trade_off(comparison, look, "kl")
             yield "gap_closed", pictures.gap_closed(self.claims, comparison, look)
             yield "heat_map", pictures.heat_map(comparison)
-            for method, figure in pictures.radius_profiles(comparison).items():
-                yield f"profile {method}", figure
+        for method, figure in pictures.radius_profiles(measures).items():
+            yield f"profile {method}", figure
         yield "certificates", pictures.certificates(self.certificates, measures, look)
         yield "radar", pictures.radar(measures, look)
         yield "learning", pictures.learning_curves(self.setting, self.histories, look)

@@ -244,7 +244,7 @@ def _scales(setting: Setting) -> Iterator[str]:
 
 
 def _budgets(setting: Setting) -> Iterator[str]:
-    budgets = {"dpo": sum(point.plain for point in setting.points)}
+    budgets = {"dpo": plain} if (plain := sum(point.plain for point in setting.points)) else {}
     budgets |= {method: len(points) for method, points in setting.families().items()}
     if len(set(budgets.values())) > 1:
         shown = ", ".join(f"{method} {count}" for method, count in budgets.items())

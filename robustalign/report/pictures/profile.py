@@ -6,27 +6,25 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from robustalign.report.compare import Comparison
-from robustalign.report.measures import Policy
+from robustalign.report.measures import Measures, Policy
 from robustalign.report.study import Point
 from robustalign.report.style import COLOURS, TITLES, UNITS, colour, legend_below, note, panels
 
 SUMMARIES = ("worst", "nominal", "area")
 
 
-def radius_profiles(comparison: Comparison) -> dict[str, Figure]:
+def radius_profiles(measures: Measures) -> dict[str, Figure]:
     """For each method with two values or more: worst case, nominal value and area against its own knob.
 
-    One figure a method, as radii of different sets have different units.
+    One figure a method, as radii of different sets have different units. dpo is a band, where it was run.
     """
-    families = comparison.setting.families()
-    drawn = {name: _profile(comparison, points) for name, points in families.items() if len(points) > 1}
+    families = measures.setting.families()
+    drawn = {name: _profile(measures, points) for name, points in families.items() if len(points) > 1}
     return {name: figure for name, figure in drawn.items() if figure is not None}
 
 
-def _profile(comparison: Comparison, points: list[Point]) -> Figure | None:
-    measures = comparison.measures
-    metrics = measures.metrics()
+def _profile(measures: Measures, points: list[Point]) -> Figure | None:
+    metrics, baseline = measures.metrics(), measures.setting.baseline
     radii = all(point.radius is not None for point in points)
     found = [point.radius if radii else point.temperature for point in points]
     knobs = [knob for knob in found if knob is not None]
@@ -35,12 +33,16 @@ def _profile(comparison: Comparison, points: list[Point]) -> Figure | None:
     figure, rows = panels(len(metrics), len(SUMMARIES), height=2.1)
     for row, summary in zip(rows, SUMMARIES, strict=True):
         for panel, metric in zip(row, metrics, strict=True):
-            dpo = comparison.values(Policy(comparison.dpo.label), metric)
-            if dpo is not None and dpo.has(summary):
+            dpo = measures.values(Policy(baseline.label), metric) if baseline else None
+            if baseline is not None and dpo is not None and dpo.has(summary):
                 level = dpo.estimate(summary)
                 panel.axhspan(level.low, level.high, color=COLOURS["dpo"], alpha=0.12, linewidth=0)
-                panel.axhline(level.value, color=COLOURS["dpo"], linewidth=1.2, label=comparison.dpo.label)
-            worth = [values.estimate(summary) for p in points if (values := comparison.values(Policy(p.label), metric))]
+                panel.axhline(level.value, color=COLOURS["dpo"], linewidth=1.2, label=baseline.label)
+            worth = [
+                values.estimate(summary)
+                for p in points
+                if (values := measures.values(Policy(p.label), metric)) and values.has(summary)
+            ]
             if len(worth) == len(points):
                 arms = [[e.value - e.low for e in worth], [e.high - e.value for e in worth]]
                 method = points[0].method
