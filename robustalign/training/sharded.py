@@ -71,5 +71,6 @@ def _gathered(tensor: Tensor) -> Tensor | None:
 
 def _spread(value: Tensor, like: Tensor) -> Tensor:
     """This rank's part; every rank has the whole."""
-    assert isinstance(like, DTensor)
+    if not isinstance(like, DTensor):
+        return value.to(like.device)
     return distribute_tensor(value.to(like.device), like.device_mesh, like.placements, src_data_rank=None)

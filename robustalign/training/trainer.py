@@ -18,6 +18,7 @@ import psutil
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.distributed.tensor import DTensor
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
@@ -63,7 +64,7 @@ class PairTrainer(Trainer):
         self._step_tokens = 0
         self.seconds = 0.0  # spent in optimiser steps, nothing else counted
         self._policy = model
-        self.sharded = config.parallel == "fsdp" and ranks.world() > 1
+        self.sharded = config.parallel == "fsdp"
         super().__init__(
             model=model,
             args=_arguments(config, seed, output, gradient_checkpointing),
@@ -72,7 +73,7 @@ class PairTrainer(Trainer):
             callbacks=[_Clock(self), *(callbacks or [])],
         )
         self.loss_is_scaled_for_ga = True
-        if self.sharded:
+        if self.sharded and ranks.world() > 1:
             sharded.shard(model)
             self.is_distributed_loading_by_transformers = True  # neither wrapped nor moved
 
@@ -215,7 +216,7 @@ class PairTrainer(Trainer):
 
     def _clip_grad_norm(self, model: nn.Module) -> Any:
         norm = super()._clip_grad_norm(model)
-        return norm.full_tensor() if self.sharded else norm
+        return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
     def _save_rng_state(self, output_dir: str) -> None:
         """Of rank 0; nothing in a step is random."""

@@ -13,10 +13,11 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from torch.nn.parallel import DistributedDataParallel
 
 from robustalign.config import config_dir
 from robustalign.data.pairs import PairCollator
-from robustalign.training import ranks
+from robustalign.training import ranks, sharded
 from robustalign.training.objective import build_objective
 from robustalign.training.step import ObjectiveStep
 from tests.conftest import compose_config, tiny_gpt2
@@ -36,6 +37,7 @@ CUTS: dict[str, tuple[tuple[int, ...], ...]] = {
     "30+20 | 14": ((30, 20), (14,)),
 }  # micro-batches of each rank
 PAIR_BY_PAIR = ("64x1", "32x1 | 32x1")
+WRAPPED = ("kldpo", "wdpo", "wpo", "logits_sam")
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
 
 
@@ -76,6 +78,21 @@ def gradient(method: dict, dtype: torch.dtype, cut: Sequence[Sequence[int]]) -> 
     return ranks.summed(torch.cat(flat)).double()
 
 
+def wrapped_gradient(method: dict, parallel: str) -> torch.Tensor:
+    """The parameter gradient that a data-parallel wrapper leaves behind: flat, fp64."""
+    model, step = tiny_gpt2(torch.float64), ObjectiveStep(build_objective(method, batch_size=PAIRS))
+    wrapped = DistributedDataParallel(model) if parallel == "ddp" else model
+    if parallel == "fsdp":
+        sharded.shard(model)
+    mine = rows()[32 * ranks.rank() : 32 * ranks.rank() + 32]
+    batches = [PairCollator(pad=0)(mine[:16]), PairCollator(pad=0)(mine[16:])]
+    plan = step.plan(model, batches)
+    for index, batch in enumerate(batches):
+        (ranks.world() * step.loss(wrapped, batch, plan, index)[0]).backward()
+    grads = [p.grad.full_tensor() if parallel == "fsdp" else p.grad for p in model.parameters()]
+    return torch.cat([grad.flatten() for grad in grads])
+
+
 def gradients(dtype: torch.dtype, world: int) -> dict[tuple[str, str], torch.Tensor]:
     """Of every method and every cut for so many ranks; pair by pair, which takes long, in fp64 alone."""
     cuts = {k: v for k, v in CUTS.items() if len(v) == world and (dtype == torch.float64 or k not in PAIR_BY_PAIR)}
@@ -86,6 +103,9 @@ def on_a_rank(index: int, port: int, dtype: torch.dtype, out: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=index, world_size=2)
     found = gradients(dtype, 2)
+    if dtype == torch.float64:
+        found |= {(n, "ddp"): wrapped_gradient(methods()[n], "ddp") for n in (*WRAPPED, "wdpo_released")}
+        found |= {(n, "fsdp"): wrapped_gradient(methods()[n], "fsdp") for n in WRAPPED}
     if index == 0:
         torch.save(found, out)
     dist.destroy_process_group()
@@ -105,7 +125,8 @@ def test_neither_cut_nor_ranks_change_the_gradient(dtype: torch.dtype, tmp_path:
     while not ours.join():
         pass
     found |= torch.load(tmp_path / "two.pt")
-    assert len(found) == len(whole) * (len(CUTS) if dtype == torch.float64 else len(CUTS) - len(PAIR_BY_PAIR))
+    every, few = len(whole) * len(CUTS) + 2 * len(WRAPPED) + 1, len(whole) * (len(CUTS) - len(PAIR_BY_PAIR))
+    assert len(found) == (every if dtype == torch.float64 else few)
     errors = {
         f"{name}: {label}": float((value - whole[name]).norm() / whole[name].norm())
         for (name, label), value in found.items()

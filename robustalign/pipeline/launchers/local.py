@@ -45,7 +45,9 @@ class LocalPool:
         """The pool's size."""
         count, gpus = self.slots(configs)
         where = f" on GPUs {', '.join(gpus)}" if gpus else ""
-        return f"local: {min(count, len(configs))} at once, {threads(configs)} threads each{where}"
+        nproc = max(config.trainer.nproc for config in configs)
+        each = f"{nproc} processes of {threads(configs)} threads" if nproc > 1 else f"{threads(configs)} threads"
+        return f"local: {min(count, len(configs))} at once, {each} each{where}"
 
     def slots(self, configs: Sequence[Config]) -> tuple[int, list[str]]:
         """How many runs fit at once, and the GPUs to spread them over: one for each process of a run."""
