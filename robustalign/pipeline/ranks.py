@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 TICK = 0.1  # seconds between two looks at the ranks
 HESITATION = 0.5  # seconds in which a rank may turn out to have been killed, which others died of before it is seen
-HEARSAY = 3.0  # the same, where another machine has to say so
+HEARSAY = 10.0  # the same, where another machine has to say so
 ARRIVAL = timedelta(minutes=5)  # how long the first machine may take to answer
 PATIENCE = timedelta(hours=24)  # how long ranks wait for one that samples or evaluates
 
@@ -245,6 +245,7 @@ def _watch(team: Team, ranks: list[BaseProcess], store: TCPStore, stop: Callable
             if process.exitcode is not None and process.exitcode < 0:
                 rank, number = team.node * team.processes + int(process.name), signal.Signals(-process.exitcode)
                 error = f"rank {rank} was killed by {number.name}"
+                print(f"robustalign: {error}", file=sys.stderr, flush=True)
                 _report(store, {"killed": error})
                 raise RankKilled(error)
         if verdict == math.inf and (any(process.exitcode for process in ranks) or store.add("failures", 0)):

@@ -116,7 +116,6 @@ def _attempt(folder: RunFolder, stop: StopRequest, team: Team | None) -> int:
     except Stopped:
         state = State.CANCELLED if folder.cancel_asked() else State.PREEMPTED
     except RankKilled as lost:
-        print(f"robustalign: {lost}", file=sys.stderr)
         bury(folder, str(lost))
         journal.close()
         return EXIT[folder.status().state]
