@@ -24,7 +24,7 @@ from tests.slurm.cluster import descendants
 ROOT = Path(__file__).resolve().parents[2]
 ENV = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": str(ROOT)}
 FAST = ("evaluation.generate=never", "trainer.save_model=true", "trainer.micro_batch_size=4")
-LONG = (*FAST, "method=wdpo", "trainer.max_steps=60", "trainer.save_steps=10", "trainer.nproc=2")
+LONG = (*FAST, "method=wdpo", "trainer.max_steps=40", "trainer.save_steps=10", "trainer.nproc=2")
 
 
 @pytest.fixture(scope="module")
