@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -14,7 +15,7 @@ from safetensors.torch import load_file
 from robustalign.config import Config
 from robustalign.errors import ConfigError
 from robustalign.pipeline.folder import RunFolder, State
-from robustalign.pipeline.launchers.nurseries import Child, NurseryClient, nursery
+from robustalign.pipeline.launchers.nurseries import Child, NurseryClient
 from robustalign.pipeline.line import check_config
 from robustalign.pipeline.worker import EXIT
 from tests.conftest import SMALL, compose_config
@@ -22,14 +23,14 @@ from tests.pipeline.test_line import metrics
 from tests.slurm.cluster import descendants
 
 ROOT = Path(__file__).resolve().parents[2]
-ENV = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": str(ROOT)}
+ENV = {"PYTHONPATH": str(ROOT)}
 FAST = ("evaluation.generate=never", "trainer.save_model=true", "trainer.micro_batch_size=4")
 LONG = (*FAST, "method=wdpo", "trainer.max_steps=40", "trainer.save_steps=10", "trainer.nproc=2")
 
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[NurseryClient]:
-    with nursery(ENV) as made:
+    with contextlib.closing(NurseryClient(ENV)) as made:
         yield made
 
 
@@ -43,7 +44,7 @@ def whole(client: NurseryClient, tmp_path_factory: pytest.TempPathFactory, share
 @pytest.fixture(scope="module")
 def toys() -> Iterator[NurseryClient]:
     """Starts runs in which nothing is computed."""
-    with nursery(ENV | {"ROBUSTALIGN_LINE": "tests.pipeline.toy_ranks"}) as made:
+    with contextlib.closing(NurseryClient(ENV | {"ROBUSTALIGN_LINE": "tests.pipeline.toy_ranks"})) as made:
         yield made
 
 
