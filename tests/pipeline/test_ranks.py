@@ -15,7 +15,9 @@ from safetensors.torch import load_file
 from robustalign.config import Config
 from robustalign.errors import ConfigError
 from robustalign.pipeline.folder import RunFolder, State
+from robustalign.pipeline.launchers.local import LocalPool
 from robustalign.pipeline.launchers.nurseries import Child, NurseryClient
+from robustalign.pipeline.launchers.slurm import SlurmArray
 from robustalign.pipeline.line import check_config
 from robustalign.pipeline.worker import EXIT
 from tests.conftest import SMALL, compose_config
@@ -176,3 +178,20 @@ def test_what_the_user_has_to_change_is_told_as_ever(toys: NurseryClient, small:
 def test_refused_before_anything_starts(overrides: tuple[str, ...], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         check_config(compose_config("trainer.batch_size=8", "trainer.micro_batch_size=8", *overrides))
+
+
+def test_each_process_of_a_run_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3,4")
+    words = ("trainer.device=cuda", "trainer.micro_batch_size=8")
+    two, eight = (compose_config(*words, f"trainer.nproc={n}") for n in (2, 8))
+    assert LocalPool().slots([two]) == (2, ["0,1", "2,3"])
+    LocalPool().check([two])
+    with pytest.raises(ConfigError, match=r"trainer\.nproc: 8 processes need a GPU each; here are 5"):
+        LocalPool().check([eight])
+
+
+def test_the_ranks_of_a_job_divide_the_batch() -> None:
+    config = compose_config("trainer.batch_size=64", "trainer.micro_batch_size=8")
+    SlurmArray(nodes=2, gpus=4).check([config])
+    with pytest.raises(ConfigError, match=r"trainer\.micro_batch_size: 8 times 12 ranks does not divide"):
+        SlurmArray(nodes=3, gpus=4).check([config])
