@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -65,8 +66,10 @@ def _numbers(config: Config) -> Path:
 
 
 def _suffer(config: Config, folder: RunFolder, step: int) -> None:
-    """What the method's keys ask for: raise, die (once or always), or take time."""
+    """What the method's keys ask for: raise, die (once or always), be asked to stop, or take time."""
     method = config.method
+    if step == method.get("stop_at"):
+        os.kill(os.getpid(), signal.SIGTERM)
     if step == method.get("raise_at") or (step == 5 and config.seed in method.get("raise_seeds", [])):
         raise ValueError(f"asked to raise\nat step {step}")
     died = folder.path / "died"
