@@ -62,10 +62,10 @@ class ModelConfig:
 class SamplingConfig:
     """How replies are drawn, for candidates and for evaluation alike."""
 
-    temperature: float = 1.0
+    temperature: float = 1.0  # of the softmax; > 0
     top_k: int = 64  # 0: no cut
-    top_p: float = 1.0
-    max_new_tokens: int = 10
+    top_p: float = 1.0  # 1: no cut
+    max_new_tokens: int = 10  # longest reply
     batch_size: int = 256  # rows per generation batch
 
 
@@ -85,16 +85,16 @@ class PairsConfig:
 class DatasetConfig:
     """Prompts, their candidates and how many of each."""
 
-    name: str = MISSING
+    name: str = MISSING  # what tables call it
     source: str = MISSING  # chitchat | prompts (a data set of prompts) | preferences (prompt, chosen, rejected)
     path: str | None = None  # prompts, preferences: hub id or folder of Dataset.save_to_disk
     revision: str | None = None  # hub revision
-    prompt_column: str = "prompt"
-    chosen_column: str = "chosen"
-    rejected_column: str = "rejected"
-    train_prompts: int = 2000
-    validation_prompts: int = 300
-    test_prompts: int = 500
+    prompt_column: str = "prompt"  # text, or chat messages
+    chosen_column: str = "chosen"  # preferences: the reply that people preferred
+    rejected_column: str = "rejected"  # preferences: the other one
+    train_prompts: int = 2000  # at most
+    validation_prompts: int = 300  # at most; what radii and stopping are chosen by
+    test_prompts: int = 500  # at most
     min_words: int = 3  # chitchat: shortest prompt
     max_words: int = 12  # chitchat: longest prompt
     samples: int = 8  # candidates per prompt
@@ -107,7 +107,7 @@ class DatasetConfig:
 class ShiftConfig:
     """The preferences the pairs are labelled by, and those the policy is tested against."""
 
-    name: str = MISSING
+    name: str = MISSING  # what tables call it
     objectives: list[str] = MISSING  # reward names; a leading '-' negates one
     nominal: Any = MISSING  # one weight per objective, >= 0, sum 1; a number a means [a, 1 - a]
     targets: dict[str, Any] = field(default_factory=dict)  # name -> weights like nominal
@@ -123,15 +123,15 @@ class TrainerConfig:
 
     batch_size: int = 64  # pairs per optimiser step, over all ranks
     micro_batch_size: int = 64  # pairs per forward, per rank
-    max_steps: int = 80
-    learning_rate: float = 1e-3
-    warmup_steps: int = 10
+    max_steps: int = 80  # optimiser steps
+    learning_rate: float = 1e-3  # the peak, after the warm-up
+    warmup_steps: int = 10  # linear, from 0
     schedule: str = "linear"  # linear | cosine | constant, after the warm-up
     final_lr_ratio: float = 0.1  # learning rate at the last step over the peak
-    adam_beta1: float = 0.9
-    adam_beta2: float = 0.99
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
+    adam_beta1: float = 0.9  # decay of the mean of gradients
+    adam_beta2: float = 0.99  # decay of the mean of their squares
+    weight_decay: float = 0.0  # AdamW's
+    max_grad_norm: float = 1.0  # gradients are clipped to it
     save_steps: int = 0  # checkpoint every so many steps; 0: only when asked to stop
     save_total_limit: int = 2  # checkpoints kept while training
     save_model: bool = False  # keep the trained policy in the run's folder
@@ -140,21 +140,21 @@ class TrainerConfig:
     threads: int = 0  # CPU threads of each process; 0: all cores, shared
     bf16: bool = False  # autocast in bfloat16 (GPU)
     device: str = "auto"  # auto | cpu | cuda
-    log_steps: int = 1
+    log_steps: int = 1  # metrics are logged every so many steps
 
 
 @dataclass
 class EvaluationConfig:
     """What is measured, on which held-out prompts, and when."""
 
-    splits: list[str] = field(default_factory=lambda: ["validation", "test"])
+    splits: list[str] = field(default_factory=lambda: ["validation", "test"])  # which held-out prompts are measured
     steps: list[int] = field(default_factory=list)  # evaluate after these optimiser steps too
     generate: str = "end"  # end | always (at every evaluation) | never
     replies: int = 2  # sampled per held-out prompt
     pairs_per_prompt: int = 1  # held-out pairs drawn per prompt and target
     shrinkage: list[float] = field(default_factory=list)  # c < 1: margins x c, and replies from ref + c (policy - ref)
     bootstrap: int = 2000  # resamples of prompts
-    confidence: float = 0.95
+    confidence: float = 0.95  # of every interval
     batch_size: int = 256  # rows per scoring batch
 
 
@@ -188,11 +188,11 @@ class SweepConfig:
 class Config:
     """A run."""
 
-    method: dict[str, Any] = MISSING
+    method: dict[str, Any] = MISSING  # a pair loss, an ambiguity set and their fields: see below
     model: ModelConfig = MISSING
     dataset: DatasetConfig = MISSING
     shift: ShiftConfig = MISSING
-    reward: dict[str, Any] = MISSING
+    reward: dict[str, Any] = MISSING  # objectives by name, each a scorer with its options
     trainer: TrainerConfig = MISSING
     evaluation: EvaluationConfig = MISSING
     tracking: TrackingConfig = MISSING

@@ -1,0 +1,22 @@
+"""The documentation says something about every key."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from docs.hooks.pages import config_reference
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_every_key_of_the_schema_has_a_meaning():
+    rows = re.findall(r"^\| `([\w.]+)` \| .* \| .* \| (.*) \|$", config_reference(), flags=re.MULTILINE)
+    assert len(rows) > 80
+    assert [key for key, meaning in rows if not meaning.strip()] == []
+
+
+def test_every_page_of_the_navigation_is_there():
+    pages = re.findall(r": ([\w/]+\.md)$", (ROOT / "mkdocs.yml").read_text(), flags=re.MULTILINE)
+    written = [page for page in pages if page != "reference/config.md"]  # that one is made
+    assert len(written) > 8 and all((ROOT / "docs" / page).is_file() for page in written)
