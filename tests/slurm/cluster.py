@@ -2,7 +2,7 @@
 
 Needs root and Debian's packages ``slurmctld slurmd slurm-client munge``; listens on 127.0.0.1 only.
 As a command: ``python -m tests.slurm.cluster FOLDER`` brings one up, prints what to ``source``, and
-takes it down at Ctrl-C.
+takes it down at Ctrl-C or SIGTERM.
 """
 
 from __future__ import annotations
@@ -249,7 +249,9 @@ def free_ports(count: int) -> list[int]:
 if __name__ == "__main__":
     if why := missing():
         sys.exit(why)
-    with Cluster(Path(sys.argv[1]).absolute()) as up:
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background jobs ignore the first
+        signal.signal(number, signal.default_int_handler)
+    with Cluster(Path(sys.argv[1]).absolute(), cpus=2) as up:
         print(f"export SLURM_CONF={up.conf}", flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             signal.pause()

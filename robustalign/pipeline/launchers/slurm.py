@@ -82,7 +82,8 @@ class SlurmArray:
         """Submit what is not queued yet, and wait for all unless ``wait`` is off."""
         with Lock(sweep.folder / "submit.lock"):
             known = self._states(todo)
-            new = [run for run in todo if known.get(run.folder.job() or "") not in scheduler.ACTIVE]
+            going = [run for run in todo if not run.folder.status().state.ended]  # a cancelled one may have just ended
+            new = [run for run in going if known.get(run.folder.job() or "") not in scheduler.ACTIVE]
             if new:
                 self._submit(sweep, new, warm)
         if not self.wait:
