@@ -177,15 +177,16 @@ def test_no_slurm_is_one_line(shell: Shell):
 
 
 def test_a_dry_run_shows_the_head_of_the_batch_script(shell: Shell):
+    ranks = ("trainer.micro_batch_size=32",)
     keys = ("partition=main", "account=me", "time=1-00:00:00", "gpus=2", "setup=['module load cuda']")
-    shown = shell.run("train.py", "sweep.dry_run=true", *SLURM, *(f"hydra.launcher.{key}" for key in keys))
+    shown = shell.run("train.py", "sweep.dry_run=true", *ranks, *SLURM, *(f"hydra.launcher.{key}" for key in keys))
     assert shown.returncode == 0, shown.stderr
     for line in ("--partition=main", "--account=me", "--time=1440", "--gpus-per-node=2", "module load cuda"):
         assert line in shown.stdout
     assert not shell.output.exists()
 
 
-REAL = (*SMALL, "evaluation.generate=never", "trainer.max_steps=600", "trainer.save_model=true", "trainer.threads=1")
+REAL = (*SMALL, "evaluation.generate=never", "trainer.max_steps=400", "trainer.save_model=true", "trainer.threads=1")
 
 
 def test_a_requeued_run_ends_bit_for_bit_as_an_undisturbed_one(shell: Shell, cluster: Cluster):
@@ -211,6 +212,6 @@ def test_a_requeued_run_ends_bit_for_bit_as_an_undisturbed_one(shell: Shell, clu
     preempt(cluster)
     broken, whole = end(launcher), end(start("whole"))
     assert (broken.status().attempts, broken.status().kills, whole.status().attempts) == (3, 0, 1)
-    assert steps(broken) == steps(whole) == list(range(1, 601))
+    assert steps(broken) == steps(whole) == list(range(1, 401))
     for name in ("model/model.safetensors", "results/targets.csv"):
         assert (broken.path / name).read_bytes() == (whole.path / name).read_bytes(), name
