@@ -67,6 +67,9 @@ def test_a_run_leaves_a_complete_table(small, method: str) -> None:
     first = metrics(folder)[1, "train/nominal_loss"]
     assert first == pytest.approx(np.log(2), abs=2e-4), "the first step sees policy = reference"
     assert not folder.checkpoints.exists() and not folder.model.exists()
+    told = folder.journal.read_text()
+    for stage in ("prepare", "train", "evaluate", "controls"):
+        assert f'"cost/seconds/{stage}"' in told and f'"cost/memory_bytes/{stage}"' in told
 
 
 def test_summary_rows_follow_from_the_targets(small) -> None:

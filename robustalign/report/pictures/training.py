@@ -14,6 +14,7 @@ PANELS = (
     ("train/nominal_loss", "mean loss of the batch (nats)"),
     ("train/rewards/accuracies", "accuracy on the batch (share)"),
     ("train/rewards/chosen", "implicit reward (nats)\nof chosen, of rejected (thin)"),
+    ("eval/test/any/kl", "KL from the reference (nats a reply)"),
     ("train/grad_norm", "gradient norm"),
     ("robust/ess", "effective pairs in a batch"),
     ("robust/weight_max", "largest weight (mean 1)"),
@@ -22,6 +23,7 @@ PANELS = (
     ("robust/penalty", "penalty of the worst case (nats)"),
     ("robust/clamped", "share of clamped pairs"),
 )
+FEW = 12  # values of a curve that are drawn one by one
 HISTORIES = (*(name for name, _ in PANELS), "train/rewards/rejected", "cost/step_seconds", "cost/memory_bytes")
 
 
@@ -41,7 +43,8 @@ def learning_curves(setting: Setting, histories: pd.DataFrame, look: Look) -> Fi
                 values = histories[histories["run_id"].isin(runs) & (histories["name"] == part)]
                 by_step = values.groupby("step")["value"].agg(["mean", "min", "max"])
                 width = 0.6 if part.endswith("rejected") else 1.3
-                panel.plot(by_step.index, by_step["mean"], **look.line(point), linewidth=width, label=point.label)
+                style: Any = look.line(point) | ({"marker": "o", "markersize": 4} if len(by_step) <= FEW else {})
+                panel.plot(by_step.index, by_step["mean"], **style, linewidth=width, label=point.label)
                 edge: Any = {"color": colour(point.method), "alpha": 0.1, "linewidth": 0}
                 panel.fill_between(by_step.index, by_step["min"], by_step["max"], **edge)
         if name == "robust/divergence":
