@@ -14,13 +14,13 @@ PANELS = (
     ("train/nominal_loss", "mean loss of the batch (nats)"),
     ("train/rewards/accuracies", "accuracy on the batch (share)"),
     ("train/rewards/chosen", "implicit reward (nats)\nof chosen, of rejected (thin)"),
-    ("eval/test/any/kl", "KL from the reference (nats a reply)"),
+    ("eval/test/any/kl", "KL from the reference\n(nats a reply)"),
     ("train/grad_norm", "gradient norm"),
     ("robust/ess", "effective pairs in a batch"),
     ("robust/weight_max", "largest weight (mean 1)"),
     ("robust/divergence", "realised divergence (nats)"),
     ("robust/dual", "temperature or dual (nats)"),
-    ("robust/penalty", "penalty of the worst case (nats)"),
+    ("robust/penalty", "penalty (nats)"),
     ("robust/clamped", "share of clamped pairs"),
 )
 FEW = 12  # values of a curve that are drawn one by one
