@@ -35,7 +35,7 @@ class Nursery:
         signal.set_wakeup_fd(wake_in, warn_on_full_buffer=False)
 
     def serve(self) -> int:
-        """Until stdin ends; in a forked child: the child's exit code."""
+        """Until stdin ends and every child has."""
         import_everything()
         listening = True
         while listening or self.children:
@@ -48,20 +48,19 @@ class Nursery:
                 listening = bool(chunk)
                 *whole, self.buffer = (self.buffer + chunk).split(b"\n")
                 for request in map(json.loads, whole):
-                    if (code := self._fork(request)) is not None:
-                        return code
+                    self._fork(request)
                 if not listening:
                     for pid in self.children:
                         os.kill(pid, signal.SIGTERM)
         return 0
 
-    def _fork(self, request: dict[str, Any]) -> int | None:
+    def _fork(self, request: dict[str, Any]) -> None:
         parent = os.getpid()
         pid = os.fork()
         if pid:
             self.children[pid] = request["id"]
             self._reply(id=request["id"], pid=pid)
-            return None
+            return
         os.setsid()
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -70,7 +69,13 @@ class Nursery:
         if request.get("log"):
             _redirect(1, request["log"])
             os.dup2(1, 2)
-        return self._do(request, parent)
+        code = 1
+        try:
+            code = self._do(request, parent)
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)  # taking all the imports down in order would cost each run as much as forking it saves
 
     def _do(self, request: dict[str, Any], parent: int) -> int:
         try:
