@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from robustalign.errors import ConfigError, choices
 
 if TYPE_CHECKING:
-    from robustalign.pipeline.launchers.execute import Backend
+    from robustalign.pipeline.launchers.backend import Backend
     from robustalign.pipeline.launchers.nurseries import NurseryClient
 
 

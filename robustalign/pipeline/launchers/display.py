@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.live import Live
     from rich.table import Table
 
-    from robustalign.pipeline.launchers.execute import Backend
+    from robustalign.pipeline.launchers.backend import Backend
 
 REDRAW = 0.5  # seconds between two pictures of the progress table
 

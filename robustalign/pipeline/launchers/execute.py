@@ -8,54 +8,16 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from enum import Enum
-from typing import Any, Protocol
+from typing import Any
 
 from robustalign.config import Config
 from robustalign.pipeline.folder import State
 from robustalign.pipeline.follow import following
 from robustalign.pipeline.git import git_state
+from robustalign.pipeline.launchers.backend import Backend, Outcome
 from robustalign.pipeline.launchers.display import describe_plan, print_summary
 from robustalign.pipeline.launchers.nurseries import NurseryClient
 from robustalign.pipeline.sweep import Run, Sweep, launch, plan
-
-
-class Outcome(Enum):
-    """How a backend came back."""
-
-    DONE = "nothing is left to do"
-    STOPPED = "the user stopped it"
-    LEFT = "the runs go on without us"
-
-
-class Backend(Protocol):
-    """Starts the runs of a sweep somewhere."""
-
-    def check(self, configs: Sequence[Config]) -> None:
-        """Refuse configs that it cannot run.
-
-        Raises:
-            ConfigError: the key and the fix.
-        """
-
-    def describe(self, configs: Sequence[Config]) -> str:
-        """What a dry run shows of how runs would be started."""
-
-    def memory(self) -> dict[str, Any]:
-        """What ``restore`` needs to make the same backend again."""
-
-    def look(self, runs: Sequence[Run]) -> None:
-        """Mark runs whose process (and job, if they have one) is gone."""
-
-    def run(self, sweep: Sweep, todo: Sequence[Run], warm: Sequence[Run], client: NurseryClient) -> Outcome:
-        """Bring the runs to their end.
-
-        Args:
-            sweep: all runs.
-            todo: those to start, or to wait for where another launch runs them.
-            warm: one run of each group that shares stages; these are built first.
-            client: a nursery on this machine that has imported everything.
-        """
 
 
 def restore(sweep: Sweep) -> Backend:

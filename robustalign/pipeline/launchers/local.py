@@ -17,8 +17,8 @@ from robustalign.cache import Lock, Owner
 from robustalign.config import Config
 from robustalign.errors import ConfigError
 from robustalign.pipeline.folder import RunFolder, State
+from robustalign.pipeline.launchers.backend import Outcome
 from robustalign.pipeline.launchers.display import Progress
-from robustalign.pipeline.launchers.execute import Outcome
 from robustalign.pipeline.launchers.nurseries import Child, NurseryClient
 from robustalign.pipeline.sweep import Run, Sweep, bury, bury_if_dead
 from robustalign.pipeline.worker import BUSY

@@ -16,8 +16,8 @@ from robustalign.config import Config, check_ranks
 from robustalign.errors import ConfigError
 from robustalign.pipeline.folder import State
 from robustalign.pipeline.launchers import scheduler
+from robustalign.pipeline.launchers.backend import Outcome
 from robustalign.pipeline.launchers.display import Progress
-from robustalign.pipeline.launchers.execute import Outcome
 from robustalign.pipeline.launchers.nurseries import NurseryClient
 from robustalign.pipeline.sweep import Run, Sweep, bury, bury_if_dead
 
