@@ -239,7 +239,7 @@ def _watch(team: Team, ranks: list[BaseProcess], store: TCPStore, stop: Callable
     from multiprocessing.connection import wait
 
     passed_on, verdict = False, math.inf
-    while any(process.exitcode is None for process in ranks) or verdict < math.inf:
+    while any(process.exitcode != 0 for process in ranks) or verdict < math.inf:  # dead is not done
         wait([process.sentinel for process in ranks if process.exitcode is None], timeout=TICK)
         for process in ranks:
             if process.exitcode is not None and process.exitcode < 0:

@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file
@@ -19,6 +20,7 @@ from robustalign.pipeline.launchers.local import LocalPool
 from robustalign.pipeline.launchers.nurseries import Child, NurseryClient
 from robustalign.pipeline.launchers.slurm import SlurmArray
 from robustalign.pipeline.line import check_config
+from robustalign.pipeline.ranks import RankKilled, Team, _watch
 from robustalign.pipeline.worker import EXIT
 from tests.conftest import SMALL, compose_config
 from tests.pipeline.test_line import metrics
@@ -195,3 +197,36 @@ def test_the_ranks_of_a_job_divide_the_batch() -> None:
     SlurmArray(nodes=2, gpus=4).check([config])
     with pytest.raises(ConfigError, match=r"trainer\.micro_batch_size: 8 times 12 ranks does not divide"):
         SlurmArray(nodes=3, gpus=4).check([config])
+
+
+class Dying:
+    """A process that is killed after some looks at it; whatever is asked of a store of no other machine."""
+
+    name = "0"
+
+    def __init__(self, looks: int) -> None:
+        self.left = looks
+        self.sentinel, self.writer = os.pipe()
+
+    @property
+    def exitcode(self) -> int | None:
+        self.left -= 1
+        return None if self.left >= 0 else -signal.SIGKILL
+
+    def add(self, key: str, amount: int) -> int:
+        return 0
+
+    def set(self, key: str, value: str) -> None:
+        """Nobody reads it."""
+
+
+@pytest.mark.parametrize("looks", range(9))
+def test_a_killed_rank_is_never_one_that_is_done(looks: int) -> None:
+    """Whichever of the watch's questions is the first to see it dead."""
+    rank: Any = Dying(looks)
+    try:
+        with pytest.raises(RankKilled, match="rank 0 was killed by SIGKILL"):
+            _watch(Team(), [rank], rank, lambda: False)
+    finally:
+        os.close(rank.sentinel)
+        os.close(rank.writer)
