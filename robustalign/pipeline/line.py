@@ -48,9 +48,6 @@ def check_config(config: Config) -> None:
         raise ConfigError("method.target", f"no target {objective.target!r}; there are: {list(config.shift.targets)}")
     if objective.target is not None and not objective.oracle:
         raise ConfigError("method.target", "only method=oracle knows a target")
-    if config.trainer.parallel == "fsdp" and getattr(objective.set, "gradient", None) == "exact":
-        problem = "exact differentiates twice, but fsdp frees parameters after use; take trainer.parallel=ddp"
-        raise ConfigError("method.gradient", problem)
     if "group" in objective.needs and not _groups_exist(config):
         raise ConfigError("method.set", "needs prompt groups; use shift.visible=tag or natural, or dataset=chitchat")
     if getattr(objective.set, "gradient", None) == "exact":
@@ -63,8 +60,11 @@ def check_config(config: Config) -> None:
 
 
 def _check_double_backward(config: Config) -> None:
-    """Flash attention has no second derivative and may leave it out without a word; sdpa has one on its plain path,
-    which a recomputation in the backward would not take."""
+    """FSDP crashes; flash attention has no second derivative and may leave it out without a word; sdpa has one on its
+    plain path, which a recomputation in the backward would not take."""
+    if config.trainer.parallel == "fsdp":
+        problem = "exact differentiates twice, but fsdp frees parameters after use; take trainer.parallel=ddp"
+        raise ConfigError("method.gradient", problem)
     model = config.model
     if model.attention == "flash_attention_2" or (model.attention == "sdpa" and model.gradient_checkpointing):
         path = f"model.attention={model.attention}" + (" with checkpointing" if model.gradient_checkpointing else "")
