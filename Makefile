@@ -46,7 +46,7 @@ test-slow: $(STAMP) ## the tests that take minutes
 	$(BIN)/pytest -q -m slow
 
 test-slurm: $(STAMP) ## the tests on a one-machine SLURM, installed from Debian packages where it is missing
-	ROBUSTALIGN_INSTALL_SLURM=1 $(BIN)/pytest -q -rs -m slurm tests/slurm
+	ROBUSTALIGN_INSTALL_SLURM=1 $(BIN)/pytest -q -rs -m slurm tests/sweeps/slurm
 
 test-browser: $(STAMP) ## the tests of the MLflow UI in a headless Chromium, which has to be on the machine
 	$(BIN)/pip install -q -c constraints.txt -e '.[browser]'

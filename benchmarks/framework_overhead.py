@@ -21,8 +21,8 @@ from torch.utils.data import Dataset
 
 from robustalign.config import TrainerConfig
 from robustalign.data.pairs import PairCollator
-from robustalign.pipeline.journal import Journal
 from robustalign.policies.logprobs import sequence_logps
+from robustalign.run.journal import Journal
 from robustalign.training.objective import build_objective
 from robustalign.training.step import rows_of
 from robustalign.training.trainer import PairTrainer

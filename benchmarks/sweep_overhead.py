@@ -19,10 +19,10 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from robustalign.pipeline import journal
-from robustalign.pipeline.folder import RunFolder
-from robustalign.pipeline.launchers.local import cores
-from robustalign.pipeline.sweep import find
+from robustalign.run import journal
+from robustalign.run.folder import RunFolder
+from robustalign.sweeps.backends.local import cores
+from robustalign.sweeps.sweep import find
 
 TRAIN = Path(__file__).resolve().parents[1] / "scripts" / "train.py"
 KEYS = (
@@ -37,7 +37,7 @@ KEYS = (
 )
 PARTS = {
     "Python, Hydra, the command line": "robustalign.cli.train",
-    "torch, transformers, datasets, peft, pandas": "robustalign.pipeline.line",
+    "torch, transformers, datasets, peft, pandas": "robustalign.pipeline.run",
     "MLflow (a thread of the launcher, beside the runs)": "mlflow.tracking",
 }
 

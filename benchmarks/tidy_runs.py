@@ -23,7 +23,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 
 from robustalign.config import config_dir, register, resolve
-from robustalign.evaluation.tables import COLUMNS
+from robustalign.evaluation.targets import COLUMNS
 from robustalign.tracking import Importer, RunView
 
 READ = """

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from robustalign.pipeline import control as sweeps
     from robustalign.report.load import runs
+    from robustalign.sweeps import api as sweeps
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "runs", "sweeps"]
@@ -19,7 +19,7 @@ def __getattr__(name: str) -> Any:
 
         return runs
     if name == "sweeps":
-        from robustalign.pipeline import control
+        from robustalign.sweeps import api
 
-        return control
+        return api
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,3 +1,3 @@
-from robustalign.cli.choose_radius import main
+from robustalign.cli.choose import main
 
 main()

@@ -1,5 +1,5 @@
 import sys
 
-from robustalign.cli.track import main
+from robustalign.cli.sync import main
 
 sys.exit(main())

@@ -16,16 +16,18 @@ LEVEL = {
     "policies": 2,
     "rewards": 2,
     "shifts": 2,
+    "theory": 2,
     "data": 3,
     "training": 4,
     "evaluation": 4,
-    "tracking": 5,
-    "report": 6,
-    "theory": 2,
-    "pipeline": 6,
-    "cli": 7,
+    "run": 5,
+    "tracking": 6,
+    "report": 7,
+    "pipeline": 7,
+    "sweeps": 7,
+    "cli": 8,
 }
-ABOVE_BUT_ALLOWED = {("tracking", "pipeline"): "reads run folders and journals"}
+ABOVE_BUT_ALLOWED = {("run", "sweeps"): "buries runs"}
 MLFLOW = {"tracking"}
 
 

@@ -1,8 +1,8 @@
-"""Hydra finds plugins in ``hydra_plugins`` only; ours live in ``robustalign.pipeline.launchers``."""
+"""Hydra finds plugins in ``hydra_plugins`` only; ours live in ``robustalign.sweeps.hydra``."""
 
-from robustalign.pipeline.launchers import LocalLauncher as _LocalLauncher
-from robustalign.pipeline.launchers import ProductSweeper as _ProductSweeper
-from robustalign.pipeline.launchers import SlurmLauncher as _SlurmLauncher
+from robustalign.sweeps.hydra import LocalLauncher as _LocalLauncher
+from robustalign.sweeps.hydra import ProductSweeper as _ProductSweeper
+from robustalign.sweeps.hydra import SlurmLauncher as _SlurmLauncher
 
 
 class LocalLauncher(_LocalLauncher):

@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from robustalign.cli.errors import one_line_errors
-from robustalign.pipeline import control
-from robustalign.pipeline.launchers.display import table
-from robustalign.pipeline.sweep import Sweep
+from robustalign.sweeps import api
+from robustalign.sweeps.display import table
+from robustalign.sweeps.sweep import Sweep
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,26 +29,26 @@ def status(args: argparse.Namespace) -> int:
     sweep = _sweep(args)
     rows = [
         (run, identity, state, str(step), f"{minutes:.1f}", job, log, error[:100])
-        for run, identity, state, step, minutes, job, log, error in control.rows(sweep)
+        for run, identity, state, step, minutes, job, log, error in api.rows(sweep)
     ]
     print(f"sweep {sweep.id}: {sweep.command}")
-    print(table(control.COLUMNS, rows))
+    print(table(api.COLUMNS, rows))
     return 0
 
 
 def retry(args: argparse.Namespace) -> int:
     """Start failed, cancelled and worn-out runs again, from their checkpoints."""
-    return control.retry(_sweep(args), *args.runs)
+    return api.retry(_sweep(args), *args.runs)
 
 
 def wait(args: argparse.Namespace) -> int:
     """Stay until every run ended; killed runs, and runs that nobody runs any more, are started again."""
-    return control.wait(_sweep(args))
+    return api.wait(_sweep(args))
 
 
 def cancel(args: argparse.Namespace) -> int:
     """Cancel runs: those at work save a checkpoint first."""
-    asked = control.cancel(_sweep(args), *args.runs)
+    asked = api.cancel(_sweep(args), *args.runs)
     print(f"{len(asked)} runs cancelled (those at work at their next step)")
     return 0
 
@@ -56,9 +56,9 @@ def cancel(args: argparse.Namespace) -> int:
 def logs(args: argparse.Namespace) -> int:
     """The end of a run's log, and with ``--follow`` what comes."""
     sweep = _sweep(args)
-    (run,) = control.chosen(sweep, [args.run])
+    (run,) = api.chosen(sweep, [args.run])
     print(f"==> {run.folder.log}", file=sys.stderr)
-    print(control.log(sweep, args.run), end="", flush=True)
+    print(api.log(sweep, args.run), end="", flush=True)
     with contextlib.suppress(KeyboardInterrupt, FileNotFoundError), open(run.folder.log, errors="replace") as log:
         log.seek(0, os.SEEK_END)
         while args.follow and not run.folder.status().state.ended:
@@ -89,7 +89,7 @@ def submit(args: argparse.Namespace) -> int:
             log.parent.rmdir()
             output.rmdir()
         return process.returncode or 0
-    sweep = control.find(output)
+    sweep = api.find(output)
     print(f"sweep {sweep.id} goes on in the background; log: {log.rename(sweep.folder / 'launch.log')}")
     return 0
 
@@ -100,7 +100,7 @@ def _memories(output: Path) -> dict[Path, float]:
 
 
 def _sweep(args: argparse.Namespace) -> Sweep:
-    return control.find(args.output, args.sweep)
+    return api.find(args.output, args.sweep)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from robustalign.cli.errors import one_line_errors
 from robustalign.config import config_dir, register
-from robustalign.pipeline.launchers.nurseries import NurseryClient
+from robustalign.sweeps.fork_client import NurseryClient
 
 SHOWS = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc"}
 SWEEPS = {"-m", "--multirun"}
@@ -32,7 +32,7 @@ def main() -> None:
 
 
 def train(config: DictConfig) -> None:
-    """Never called: the launcher runs the composed configs (``robustalign.pipeline.launchers``)."""
+    """Never called: the launcher runs the composed configs (``robustalign.sweeps.hydra``)."""
     raise AssertionError("hydra/launcher must be one of robustalign's")
 
 

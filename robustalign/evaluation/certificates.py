@@ -21,7 +21,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from robustalign.evaluation.tables import resample_weights
+from robustalign.evaluation.targets import resample_weights
 from robustalign.objectives import AmbiguitySet, ChiSquareBall, CVaR, KLBall, SigmoidLoss, TVBall, WassersteinBall
 from robustalign.policies.logprobs import Rows, sequence_logps, unwrapped
 from robustalign.shifts import Pairs, Shift

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from robustalign.config import SamplingConfig
 from robustalign.data.candidates import Candidates
-from robustalign.evaluation.tables import WHOLE, Cell
+from robustalign.evaluation.targets import WHOLE, Cell
 from robustalign.policies.encode import decode
 from robustalign.policies.generate import sample_replies
 from robustalign.policies.logprobs import Rows, at_least_fp32, completion_head

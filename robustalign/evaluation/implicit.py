@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from robustalign.data.candidates import Candidates
-from robustalign.evaluation.tables import Cell
+from robustalign.evaluation.targets import Cell
 from robustalign.objectives import SigmoidLoss
 from robustalign.policies.logprobs import score_completions
 from robustalign.shifts import Component, Pairs

@@ -26,7 +26,7 @@ from robustalign.config import HUMAN, Config
 from robustalign.data.candidates import Candidates, given_candidates, sample_candidates, split_key
 from robustalign.data.splits import SPLITS
 from robustalign.errors import ConfigError
-from robustalign.evaluation.tables import Cell
+from robustalign.evaluation.targets import Cell
 from robustalign.policies.load import asset_folder, convert_wheel, load_model, load_tokenizer
 from robustalign.policies.logprobs import score_completions
 from robustalign.rewards import build_scorer, score_all, scorer_module

@@ -11,16 +11,16 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from robustalign.errors import ConfigError
-from robustalign.report import measures, pictures, tables, words
+from robustalign.report import measures, pictures, summary, tables
 from robustalign.report.certify import certificates, certified
 from robustalign.report.choose import Choice, choose, unequal_rules
 from robustalign.report.compare import Claim, Comparison
 from robustalign.report.costs import cost_of_robustness, costs_table, short_costs
+from robustalign.report.html import Part, page
 from robustalign.report.load import Run, load_runs
 from robustalign.report.measures import Measures
-from robustalign.report.page import Part, page
 from robustalign.report.pictures.training import HISTORIES
-from robustalign.report.study import Setting, settings
+from robustalign.report.settings import Setting, settings
 from robustalign.report.style import Look, drawing, save
 
 CURVE_RUNS = 60  # runs whose training is drawn, at most
@@ -96,7 +96,7 @@ class _Report:
 
     def __init__(self, setting: Setting, experiment: str, uri: str, folder: Path, draws: int) -> None:
         self.setting, self.folder, self.uri = setting, folder, uri
-        self.title = words.title(setting, experiment)
+        self.title = summary.title(setting, experiment)
         self.measures = Measures(setting, draws)
         self.comparison = Comparison(self.measures) if setting.baseline else None
         self.look = Look(setting)
@@ -109,8 +109,8 @@ class _Report:
         self.certificates = certificates(self.measures)
         self.warn_of_no_numbers()
         parts = [*self.tables(), *self.pictures()]
-        text = words.summary(self.measures, self.comparison, self.claims)
-        details = words.details(self.comparison, self.claims) if self.comparison else ""
+        text = summary.summary(self.measures, self.comparison, self.claims)
+        details = summary.details(self.comparison, self.claims) if self.comparison else ""
         _write(self.folder / "summary.md", f"# {self.title}\n\n{text}\n{details}")
         _write(self.folder / "report.html", page(self.title, text, details, parts))
         return f"{self.title}\n\n{text}"

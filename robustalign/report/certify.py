@@ -10,8 +10,8 @@ import pandas as pd
 
 from robustalign.report import statistics
 from robustalign.report.measures import Measures, Policy
+from robustalign.report.settings import Point
 from robustalign.report.statistics import Estimate
-from robustalign.report.study import Point
 from robustalign.report.tables import text
 
 KEYS = ["control", "set", "radius", "target"]

@@ -24,8 +24,8 @@ import numpy as np
 
 from robustalign.report.compare import Comparison
 from robustalign.report.measures import Policy, better, cells
+from robustalign.report.settings import Point
 from robustalign.report.statistics import Estimate
-from robustalign.report.study import Point
 
 RULES = ("nominal", "confidence", "leave_one_out")
 

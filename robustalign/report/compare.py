@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from robustalign.evaluation.tables import WHOLE
+from robustalign.evaluation.targets import WHOLE
 from robustalign.report import statistics
 from robustalign.report.measures import Measures, Policy, Values, better
+from robustalign.report.settings import Point
 from robustalign.report.statistics import Estimate
-from robustalign.report.study import Point
 
 SUMMARIES = ("nominal", "worst", "area")
 

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from robustalign.report import statistics
+from robustalign.report.settings import Point, Setting
 from robustalign.report.statistics import Estimate
-from robustalign.report.study import Point, Setting
 from robustalign.report.tables import text
 
 STAGES = ("prepare", "train", "evaluate", "controls")

@@ -14,11 +14,11 @@ from functools import cache, lru_cache
 import numpy as np
 import pandas as pd
 
-from robustalign.evaluation.tables import LOWER_IS_BETTER, WHOLE, summary
+from robustalign.evaluation.targets import LOWER_IS_BETTER, WHOLE, summary
 from robustalign.report import statistics
 from robustalign.report.load import Run
+from robustalign.report.settings import Point, Setting
 from robustalign.report.statistics import Estimate
-from robustalign.report.study import Point, Setting
 
 METRICS = ("reward", "accuracy", "loss", "kl")
 BOUNDS = {"accuracy": (0.0, 1.0), "loss": (0.0, math.inf), "kl": (0.0, math.inf)}  # what a metric can be

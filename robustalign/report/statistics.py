@@ -20,7 +20,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from robustalign.evaluation.tables import interval, resample_weights
+from robustalign.evaluation.targets import interval, resample_weights
 
 CONFIDENCE = 0.95
 

@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from robustalign.report.study import Point, Setting
+from robustalign.report.settings import Point, Setting
 
 # Okabe and Ito's palette: told apart with any common colour blindness
 COLOURS = {

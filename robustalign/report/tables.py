@@ -12,8 +12,8 @@ import pandas as pd
 from robustalign.report import statistics
 from robustalign.report.compare import Claim, Comparison
 from robustalign.report.measures import Measures, Policy, better
+from robustalign.report.settings import Point
 from robustalign.report.statistics import Estimate
-from robustalign.report.study import Point
 
 LAST = ("KL, nats", "n")  # columns of a short table
 

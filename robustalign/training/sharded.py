@@ -12,7 +12,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from robustalign.policies.logprobs import takes_block_masks, unwrapped
-from robustalign.training import ranks
+from robustalign.training import distributed
 
 
 def shard(policy: nn.Module) -> None:
@@ -66,7 +66,7 @@ def _trainable(policy: nn.Module) -> list[tuple[str, nn.Parameter]]:
 
 def _gathered(tensor: Tensor) -> Tensor | None:
     value = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-    return value.detach().cpu() if ranks.rank() == 0 else None
+    return value.detach().cpu() if distributed.rank() == 0 else None
 
 
 def _spread(value: Tensor, like: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ from robustalign.objectives import (
 from robustalign.policies.familiarity import policy_weight
 from robustalign.policies.logprobs import embedded, graph_from_output, sequence_logps
 from robustalign.policies.packing import Rows
-from robustalign.training import ranks
+from robustalign.training import distributed
 from robustalign.training.objective import Objective
 
 Batch = dict[str, Tensor]
@@ -111,7 +111,7 @@ class ObjectiveStep:
         if "policy_weight" in self.objective.needs:
             for batch in batches:
                 batch["policy_weight"] = policy_weight(model, rows_of(batch))
-        here = ranks.counts(sum(len(batch["row"]) for batch in batches), len(batches))
+        here = distributed.counts(sum(len(batch["row"]) for batch in batches), len(batches))
         plan = Plan(
             pairs_of_ranks=[pairs for pairs, _ in here],
             loss=self.objective.loss,
@@ -173,7 +173,7 @@ class ObjectiveStep:
             plan.columns.append(columns)
             total = total.to(gradients.device) + stats.to_tensor()
         self._weigh([columns["loss"] for columns in plan.columns], batches, plan)
-        plan.statistics = pooled = InputStatistics.from_tensor(ranks.summed(total))
+        plan.statistics = pooled = InputStatistics.from_tensor(distributed.summed(total))
         plan.moves, eta = _moves(self.set, pooled, _forward_dtype(model))
         plan.diagnostics |= {
             "penalty": float(self.set.penalty(pooled)),
@@ -198,7 +198,7 @@ class ObjectiveStep:
             total = total.to(hidden) + slope[0].T @ hidden[0]
             pairs += len(losses) if prior is None else float(prior.sum())
         self._weigh([columns["loss"] for columns in plan.columns], batches, plan)
-        gradient = ranks.summed(total) / float(ranks.summed(pairs.to(total.device)))
+        gradient = distributed.summed(total) / float(distributed.summed(pairs.to(total.device)))
         plan.output = self.set.offset(gradient)
         plan.diagnostics |= {"penalty": float(self.set.penalty(gradient)), "output_gradient": float(gradient.norm())}
 
@@ -279,7 +279,7 @@ class ObjectiveStep:
         """A column of all the pairs that are looked at together, None if there is none, and where this rank's lie."""
         if column is None or plan.alone:
             return column, slice(None)
-        return ranks.gathered(column, plan.pairs_of_ranks)
+        return distributed.gathered(column, plan.pairs_of_ranks)
 
     def state_dict(self) -> dict[str, Tensor]:
         """What the loss and the set have learnt."""

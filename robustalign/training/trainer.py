@@ -26,7 +26,7 @@ from robustalign.cache import to_disk
 from robustalign.config import TrainerConfig
 from robustalign.data.pairs import PairCollator, TrainingRows
 from robustalign.policies.logprobs import unwrapped
-from robustalign.training import ranks, sharded
+from robustalign.training import distributed, sharded
 from robustalign.training.objective import Objective
 from robustalign.training.step import ObjectiveStep, Plan
 
@@ -73,7 +73,7 @@ class PairTrainer(Trainer):
             callbacks=[_Clock(self), *(callbacks or [])],
         )
         self.loss_is_scaled_for_ga = True
-        if self.sharded and ranks.world() > 1:
+        if self.sharded and distributed.world() > 1:
             sharded.shard(model)
             self.is_distributed_loading_by_transformers = True  # neither wrapped nor moved
 
@@ -118,13 +118,13 @@ class PairTrainer(Trainer):
             "train/grad_norm": float(logs["grad_norm"]),
             "train/learning_rate": float(logs["learning_rate"]),
         }
-        if ranks.rank() == 0:
+        if distributed.rank() == 0:
             self.emit(self.state.global_step, metrics)
 
     def _metrics(self) -> dict[str, float]:
         assert self._plan is not None
         c = {name: torch.cat([part[name] for part in self._columns]).float() for name in self._columns[0]}
-        c = {name: ranks.gathered(column, self._plan.pairs_of_ranks)[0] for name, column in c.items()}
+        c = {name: distributed.gathered(column, self._plan.pairs_of_ranks)[0] for name, column in c.items()}
         beta, seconds = self.step_of.objective.beta, self._step_seconds
         accuracy = (c["margin"] > 0).float() + 0.5 * (c["margin"] == 0).float()
         metrics = {
@@ -135,7 +135,7 @@ class PairTrainer(Trainer):
             "train/rewards/chosen": beta * c["chosen"].mean(),
             "train/rewards/rejected": beta * c["rejected"].mean(),
             "robust/weight_max": c["weight"].max(),
-            "cost/tokens_per_second": sum(tokens for (tokens,) in ranks.counts(self._step_tokens)) / seconds,
+            "cost/tokens_per_second": sum(tokens for (tokens,) in distributed.counts(self._step_tokens)) / seconds,
             "cost/step_seconds": seconds,
             "cost/memory_bytes": _memory(),
         }
@@ -157,19 +157,19 @@ class PairTrainer(Trainer):
         self.before_save()
         root = Path(str(self.args.output_dir))
         staging = root / "incomplete"
-        leads = ranks.rank() == 0
+        leads = distributed.rank() == 0
         if leads:
             shutil.rmtree(staging, ignore_errors=True)
-        ranks.barrier()
+        distributed.barrier()
         self._staging = staging
         try:
             super()._save_checkpoint(model, trial)
         finally:
             self._staging = None
-        ranks.barrier()
+        distributed.barrier()
         if leads:
             self._complete(root, staging, f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
-        ranks.barrier()
+        distributed.barrier()
 
     def _complete(self, root: Path, staging: Path, name: str) -> None:
         state = {k: v.clone().contiguous() for k, v in self.step_of.state_dict().items()}
@@ -192,7 +192,7 @@ class PairTrainer(Trainer):
             return
         assert self.optimizer is not None
         whole = sharded.state(self._policy, self.optimizer)
-        if ranks.rank() == 0:
+        if distributed.rank() == 0:
             Path(output_dir).mkdir(parents=True)
             save_file(whole, Path(output_dir) / SHARDED)
 
@@ -220,7 +220,7 @@ class PairTrainer(Trainer):
 
     def _save_rng_state(self, output_dir: str) -> None:
         """Of rank 0; nothing in a step is random."""
-        if ranks.rank() == 0:
+        if distributed.rank() == 0:
             super()._save_rng_state(output_dir)
 
     _staging: Path | None = None
@@ -273,7 +273,7 @@ def _arguments(config: TrainerConfig, seed: int, output: Path, gradient_checkpoi
         output_dir=str(output),
         max_steps=config.max_steps,
         per_device_train_batch_size=config.micro_batch_size,
-        gradient_accumulation_steps=config.batch_size // (config.micro_batch_size * ranks.world()),
+        gradient_accumulation_steps=config.batch_size // (config.micro_batch_size * distributed.world()),
         learning_rate=config.learning_rate,
         adam_beta1=config.adam_beta1,
         adam_beta2=config.adam_beta2,

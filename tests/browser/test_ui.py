@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from robustalign.pipeline.follow import Follower
 from robustalign.report.build import build
+from robustalign.sweeps.mlflow_sync import Follower
 from scripts.screenshots import PARAMS, Pages, browsing, chromium, served
 from tests.report.conftest import make
 from tests.report.synthetic import Scene

@@ -11,9 +11,9 @@ import pytest
 from robustalign.cli.errors import one_line_errors
 from robustalign.cli.train import train
 from robustalign.config import config_dir, register
-from robustalign.pipeline.follow import Following
+from robustalign.sweeps.mlflow_sync import Following
 from robustalign.tracking.read import runs_table
-from tests.cli.conftest import ROOT
+from tests.sweeps.shell import ROOT
 from tests.tracking.conftest import migrated
 
 __all__ = ["migrated"]
@@ -46,7 +46,7 @@ def type_in(monkeypatch, tmp_path, capsys):
     import hydra
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("ROBUSTALIGN_LINE", "tests.pipeline.toy_line")
+    monkeypatch.setenv("ROBUSTALIGN_LINE", "tests.run.toy_program")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     register()

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from robustalign.pipeline.sweep import Sweep
 from robustalign.report.compare import Comparison
 from robustalign.report.measures import Measures
-from robustalign.report.study import settings
+from robustalign.report.settings import settings
+from robustalign.sweeps.sweep import Sweep
 from tests.report.synthetic import Scene, configs, launch, records
 
 POINTS = ("dpo", "dpo_half_rate", "kldpo_t1", "kldpo_t0.5", "wdpo_r0.03", "oracle")

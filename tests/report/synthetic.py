@@ -16,14 +16,14 @@ from hydra import compose, initialize_config_dir
 
 from robustalign.config import Config, config_dir, register, resolve
 from robustalign.evaluation.certificates import RADII, certificate_table, target_table
-from robustalign.evaluation.tables import WHOLE, Cell, evaluate_targets, per_prompt
-from robustalign.pipeline.folder import RunFolder, State
-from robustalign.pipeline.follow import Follower
-from robustalign.pipeline.journal import Journal, read
-from robustalign.pipeline.sweep import Sweep, plan
+from robustalign.evaluation.targets import WHOLE, Cell, evaluate_targets, per_prompt
 from robustalign.report.load import Run
+from robustalign.run.folder import RunFolder, State
+from robustalign.run.journal import Journal, read
 from robustalign.shifts import Shift
 from robustalign.shifts.preferences import Standards
+from robustalign.sweeps.mlflow_sync import Follower
+from robustalign.sweeps.sweep import Sweep, plan
 
 # mean reward (ask, joy) and KL after the last step: what a policy is truly worth
 TRUTH: Mapping[str, tuple[float, float, float]] = {

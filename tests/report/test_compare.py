@@ -8,9 +8,9 @@ import pytest
 from robustalign.report.choose import RULES, choose, leave_one_out, nominal_rule
 from robustalign.report.compare import Comparison
 from robustalign.report.measures import Measures, Policy
-from robustalign.report.study import settings
+from robustalign.report.settings import settings
+from robustalign.report.summary import summary, verdict
 from robustalign.report.tables import claims, claims_table, main_table, results, runs_against_runs
-from robustalign.report.words import summary, verdict
 from tests.report.conftest import make
 from tests.report.synthetic import TRUTH, Scene, records
 

@@ -13,10 +13,10 @@ import pandas as pd
 import pytest
 
 import robustalign
-from robustalign.cli import choose_radius, report
-from robustalign.pipeline.folder import State
+from robustalign.cli import choose, report
 from robustalign.report.build import build, finished_settings
 from robustalign.report.load import COLUMNS, MissingResults, store
+from robustalign.run.folder import State
 from tests.report.conftest import make
 from tests.report.synthetic import Scene, bring
 
@@ -101,12 +101,12 @@ def test_the_report_is_rebuilt_to_the_byte(built, output, tmp_path):
 
 def test_choose_radius(output, monkeypatch, capsys):
     words = ("experiment=demo", f"paths.output={output}", "metric=reward", "tolerance=0.5")
-    code, told, _ = run(monkeypatch, capsys, choose_radius.main, *words)
+    code, told, _ = run(monkeypatch, capsys, choose.main, *words)
     assert code == 0
     assert "kldpo" in told and "leave_one_out" in told and "hindsight" in told
 
 
-@pytest.mark.parametrize("main", [report.main, choose_radius.main])
+@pytest.mark.parametrize("main", [report.main, choose.main])
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
@@ -128,7 +128,7 @@ def test_errors_are_one_line(output, monkeypatch, capsys, main, words, expected)
     assert told.count("\n") == 1 and told.startswith("robustalign: error: ") and expected in told
 
 
-@pytest.mark.parametrize("main", [report.main, choose_radius.main])
+@pytest.mark.parametrize("main", [report.main, choose.main])
 def test_help(monkeypatch, capsys, main):
     code, told, _ = run(monkeypatch, capsys, main, "--help")
     assert code == 0 and "experiment=NAME" in told

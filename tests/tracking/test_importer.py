@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from robustalign.errors import ConfigError
-from robustalign.pipeline.journal import Journal, read_from
+from robustalign.run.journal import Journal, read_from
 from robustalign.tracking import Importer, RunView, open_store
 from robustalign.tracking.files import attach_report
 from robustalign.tracking.note import write_note

@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from robustalign.config import config_dir
 from robustalign.data.pairs import PairCollator
-from robustalign.training import ranks, sharded
+from robustalign.training import distributed, sharded
 from robustalign.training.objective import build_objective
 from robustalign.training.step import ObjectiveStep
 from tests.conftest import compose_config, tiny_gpt2
@@ -66,8 +66,8 @@ def rows() -> list[dict]:
 def gradient(method: dict, dtype: torch.dtype, cut: Sequence[Sequence[int]]) -> torch.Tensor:
     """The parameter gradient, summed over ranks: flat, fp64. What learns has seen the same pairs once before."""
     model, step = tiny_gpt2(dtype), ObjectiveStep(build_objective(method, batch_size=PAIRS))
-    start = sum(map(sum, cut[: ranks.rank()]))
-    places = itertools.pairwise(np.cumsum([start, *cut[ranks.rank()]]))
+    start = sum(map(sum, cut[: distributed.rank()]))
+    places = itertools.pairwise(np.cumsum([start, *cut[distributed.rank()]]))
     batches = [PairCollator(pad=0)(rows()[a:b]) for a, b in places]
     for _ in range(2 if step.state_dict() else 1):
         model.zero_grad()
@@ -75,7 +75,7 @@ def gradient(method: dict, dtype: torch.dtype, cut: Sequence[Sequence[int]]) -> 
         for index, batch in enumerate(batches):
             step.loss(model, batch, plan, index)[0].backward()
     flat = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
-    return ranks.summed(torch.cat(flat)).double()
+    return distributed.summed(torch.cat(flat)).double()
 
 
 def wrapped_gradient(method: dict, parallel: str) -> torch.Tensor:
@@ -84,11 +84,11 @@ def wrapped_gradient(method: dict, parallel: str) -> torch.Tensor:
     wrapped = DistributedDataParallel(model) if parallel == "ddp" else model
     if parallel == "fsdp":
         sharded.shard(model)
-    mine = rows()[32 * ranks.rank() : 32 * ranks.rank() + 32]
+    mine = rows()[32 * distributed.rank() : 32 * distributed.rank() + 32]
     batches = [PairCollator(pad=0)(mine[:16]), PairCollator(pad=0)(mine[16:])]
     plan = step.plan(model, batches)
     for index, batch in enumerate(batches):
-        (ranks.world() * step.loss(wrapped, batch, plan, index)[0]).backward()
+        (distributed.world() * step.loss(wrapped, batch, plan, index)[0]).backward()
     grads = [p.grad.full_tensor() if parallel == "fsdp" else p.grad for p in model.parameters()]
     return torch.cat([grad.flatten() for grad in grads])
 

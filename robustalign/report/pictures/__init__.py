@@ -1,9 +1,9 @@
 """The pictures of a report. Each function draws one figure, or returns None where there is nothing to draw."""
 
 from robustalign.report.pictures.certificates import certificates
-from robustalign.report.pictures.plane import gap_closed, trade_off
 from robustalign.report.pictures.populations import heat_map, radar, robustness_curves
 from robustalign.report.pictures.profile import radius_profiles
+from robustalign.report.pictures.trade_off import gap_closed, trade_off
 from robustalign.report.pictures.training import costs, learning_curves
 
 __all__ = [

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from robustalign.report.measures import Measures
-from robustalign.report.study import Point
+from robustalign.report.settings import Point
 from robustalign.report.style import COLOURS, Look, colour, legend_below, note, panels
 
 RADII = {

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 
 from robustalign.report.compare import Comparison
 from robustalign.report.measures import Measures, Policy, better
+from robustalign.report.settings import Point
 from robustalign.report.statistics import Estimate
-from robustalign.report.study import Point
 from robustalign.report.style import COLOURS, COORDINATE, TITLES, UNITS, Look, colour, legend_below, note, panels
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from robustalign.report.measures import Measures, Policy
-from robustalign.report.study import Point
+from robustalign.report.settings import Point
 from robustalign.report.style import COLOURS, TITLES, UNITS, colour, legend_below, note, panels
 
 SUMMARIES = ("worst", "nominal", "area")

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from robustalign.report.study import Setting
+from robustalign.report.settings import Setting
 from robustalign.report.style import COLOURS, Look, colour, legend_below, note, panels
 
 PANELS = (

@@ -1,0 +1,41 @@
+"""``scripts/track.py sync``: bring the journals of sweeps into an MLflow store, each thing once."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from robustalign.cli.errors import one_line_errors
+from robustalign.errors import ConfigError
+from robustalign.sweeps.api import look
+from robustalign.sweeps.mlflow_sync import Follower
+from robustalign.sweeps.sweep import find, sweeps
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the command line and import."""
+    parser = argparse.ArgumentParser(prog="track.py", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    command = commands.add_parser("sync", help="import what is new; may be called as often as one likes")
+    command.add_argument("sweeps", nargs="*", help="ids, or the start of them (default: all)")
+    command.add_argument("--output", default="outputs", help="the sweeps' paths.output (default: outputs)")
+    command.add_argument("--uri", help="MLflow store (default: the sweep's tracking.uri)")
+    command.add_argument("--experiment", help="MLflow experiment (default: the sweep's tracking.experiment)")
+    args = parser.parse_args(argv)
+    with one_line_errors():
+        output = Path(args.output).absolute()
+        for sweep in [find(output, name) for name in args.sweeps] or sweeps(output):
+            try:
+                look(sweep)
+            except ConfigError as error:  # no scheduler here: take the runs' own word for it
+                print(f"robustalign: warning: {error}", file=sys.stderr)
+            follower = Follower(sweep, args.uri, args.experiment)
+            follower.close()
+            print(f"sweep {sweep.id}: {len(follower.ids)} runs in {follower.uri}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,466 @@
+"""A run, as a straight line: candidates, pairs, training, evaluation under every target."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import load_file
+from transformers import PreTrainedModel, TrainerCallback
+
+from robustalign.cache import to_disk
+from robustalign.config import HUMAN, Config
+from robustalign.data.candidates import Candidates, check_source
+from robustalign.data.pairs import PairColumns, TrainingRows, evaluation_pairs, training_pairs
+from robustalign.errors import ConfigError
+from robustalign.evaluation.certificates import held_out_certificates
+from robustalign.evaluation.generated import generated_cells
+from robustalign.evaluation.implicit import HeldOutPairs
+from robustalign.evaluation.targets import Cell, evaluate_targets, per_prompt
+from robustalign.pipeline.stages import Stages, device, outlook, shared_key
+from robustalign.pipeline.usage import Usage
+from robustalign.policies.load import check_path, with_adapters
+from robustalign.rewards import scorer_module
+from robustalign.run.folder import RunFolder, Stopped
+from robustalign.run.journal import Journal
+from robustalign.shifts import Component, Pairs, Shift
+from robustalign.training import distributed, sharded
+from robustalign.training.objective import Objective, build_objective
+from robustalign.training.trainer import PairTrainer, checkpoints
+
+__all__ = ["check_config", "outlook", "run_line", "shared_key", "warm"]
+
+TABLE = "targets.csv"  # in results/: all targets under all controls
+
+
+def check_config(config: Config) -> None:
+    """Everything that can be refused without loading a model.
+
+    Raises:
+        ConfigError: see its message.
+    """
+    objective = build_objective(config.method, config.trainer.batch_size)
+    if objective.oracle and objective.target is not None and objective.target not in config.shift.targets:
+        raise ConfigError("method.target", f"no target {objective.target!r}; there are: {list(config.shift.targets)}")
+    if objective.target is not None and not objective.oracle:
+        raise ConfigError("method.target", "only method=oracle knows a target")
+    if "group" in objective.needs and not _groups_exist(config):
+        raise ConfigError("method.set", "needs prompt groups; use shift.visible=tag or natural, or dataset=chitchat")
+    if getattr(objective.set, "gradient", None) == "exact":
+        _check_double_backward(config)
+    for name, spec in config.reward.items():
+        scorer_module(name, spec)
+    check_source(config.dataset)
+    check_path(config.model.path)
+    device(config)
+
+
+def _check_double_backward(config: Config) -> None:
+    """FSDP crashes; flash attention has no second derivative and may leave it out without a word; sdpa has one on its
+    plain path, which a recomputation in the backward would not take."""
+    if config.trainer.parallel == "fsdp":
+        problem = "exact differentiates twice, but fsdp frees parameters after use; take trainer.parallel=ddp"
+        raise ConfigError("method.gradient", problem)
+    model = config.model
+    if model.attention == "flash_attention_2" or (model.attention == "sdpa" and model.gradient_checkpointing):
+        path = f"model.attention={model.attention}" + (" with checkpointing" if model.gradient_checkpointing else "")
+        raise ConfigError(
+            "method.gradient", f"exact needs a second derivative, not to be had from {path}; use model.attention=eager"
+        )
+
+
+def _groups_exist(config: Config) -> bool:
+    return config.dataset.source == "chitchat" or config.shift.visible != "false"
+
+
+def warm(config: Config) -> None:
+    """Build the artefacts that the runs of a sweep share."""
+    prepare_process(config)
+    Stages(config).warm()
+
+
+def prepare_process(config: Config) -> None:
+    """Threads and warnings of a worker process."""
+    threads = config.trainer.threads or max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+    torch.set_num_threads(threads)
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # else a Trainer with several ranks chooses anew
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    import datasets
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+
+
+def run_line(config: Config, folder: RunFolder, journal: Journal, should_stop: Callable[[], bool]) -> None:
+    """Run a config from its candidates to its results, continuing where an earlier attempt was stopped.
+
+    Several ranks train together; rank 0 does everything else, and alone writes.
+
+    Raises:
+        Stopped: ``should_stop()`` became true; a checkpoint was saved.
+        ConfigError: the data cannot serve the config.
+    """
+    prepare_process(config)
+    objective = build_objective(config.method, config.trainer.batch_size)
+    Line(config, objective, folder, journal, should_stop).run()
+
+
+class Line:
+    """The state of one run."""
+
+    def __init__(
+        self,
+        config: Config,
+        objective: Objective,
+        folder: RunFolder,
+        journal: Journal,
+        should_stop: Callable[[], bool],
+    ) -> None:
+        self.config, self.objective, self.folder, self.journal = config, objective, folder, journal
+        self.should_stop = should_stop
+        self.stages = Stages(config)
+        self.usage = Usage()
+
+    def run(self) -> None:
+        """Every stage, then no more files than asked for; a kill in between costs no result."""
+        if not (self.folder.results / TABLE).is_file():
+            self.compute()
+        if distributed.rank() == 0:
+            self.clean()
+
+    def compute(self) -> None:
+        """From candidates to the table of all targets."""
+        with self.usage.stage("prepare"), distributed.leader_first():
+            self.train_candidates = self.stages.candidates("train")
+            self.shift = self.stages.shift
+            self.held_out = {
+                split: HeldOut(self, self.stages.candidates(split), split) for split in self.config.evaluation.splits
+            }
+            rows = self.training_rows()
+        if distributed.rank() == 0:
+            self.report_shift(rows)
+        self.stop_if_asked()
+        policy = self.trained_policy(rows)
+        if distributed.rank() > 0:
+            return
+        distributed.leave()
+        self.stop_if_asked()
+        with self.usage.stage("evaluate"):
+            ratios = self.evaluate(policy, self.config.trainer.max_steps, final=True)
+        self.stop_if_asked()
+        with self.usage.stage("controls"):
+            self.evaluate_controls(policy, ratios)
+        self.finish(rows)
+
+    def stop_if_asked(self) -> None:
+        """Between two stages, for all ranks at once; within training, the trainer's callback does it."""
+        if distributed.anywhere(self.should_stop()):
+            raise Stopped
+
+    def training_rows(self) -> TrainingRows:
+        """The pairs of the nominal population, or what the oracle makes of them, in training order."""
+        config, shift = self.config, self.shift
+        target = (self.objective.target or shift.farthest()) if self.objective.oracle else None
+        ratio = share_ratio(shift, target) if target else None
+        relabel = target if target and ratio is None else None
+        pairs = training_pairs(shift, self.train_candidates, config.dataset.pairs, config.seed, relabel)
+        return TrainingRows(
+            pairs,
+            self.train_candidates,
+            PairColumns(
+                weight=None if ratio is None else ratio[pairs.annotator],
+                group=self.prompt_groups(pairs) if "group" in self.objective.needs else None,
+                soft_label=soft_labels(pairs, config) if "soft_label" in self.objective.needs else None,
+            ),
+            steps=config.trainer.max_steps,
+            batch_size=config.trainer.batch_size,
+            seed=config.seed,
+        )
+
+    @property
+    def scorable(self) -> tuple[Component, ...]:
+        """The components that can value a new reply: all, unless somebody follows choices that people made."""
+        return () if HUMAN in self.config.shift.objectives else self.shift.components
+
+    def prompt_groups(self, pairs: Pairs) -> np.ndarray:
+        groups = np.array(self.train_candidates.table["group"][:])
+        return np.unique(groups, return_inverse=True)[1][pairs.prompt]
+
+    def report_shift(self, rows: TrainingRows) -> None:
+        """Lineage of the pairs, and what separates each target from the nominal population."""
+        pairs, config = rows.pairs, self.config
+        shares = np.bincount(pairs.annotator, minlength=len(self.shift.components)) / len(pairs)
+        self.journal.dataset("training_pairs", rows.fingerprint, "train", len(pairs))
+        for split, held_out in self.held_out.items():
+            folder = self.stages.candidates_folder(split)
+            self.journal.dataset(f"{split}_candidates", folder.name, split, len(held_out.candidates))
+        scores = self.train_candidates.scores
+        report = pd.DataFrame(
+            {
+                "target": self.shift.names,
+                "coordinate": [self.shift.coordinate(t) for t in self.shift.names],
+                "flip_rate": [self.shift.flip_rate(t, scores) for t in self.shift.names],
+                "kl": [self.shift.kl(t, scores, config.dataset.pairs) for t in self.shift.names],
+            }
+        )
+        self.save_table(report, "shift.csv")
+        counts = {f"data/dropped/{reason.replace(' ', '_')}": float(n) for reason, n in pairs.dropped.items()}
+        counts |= {"data/pairs": float(len(pairs)), "data/epochs": rows.epochs}
+        counts |= {f"data/share/{c.name}": float(s) for c, s in zip(self.shift.components, shares, strict=True)}
+        self.journal.metrics(0, counts)
+
+    def trained_policy(self, rows: TrainingRows) -> PreTrainedModel:
+        """The policy after training; a finished training is loaded, an interrupted one continued."""
+        config = self.config
+        policy = with_adapters(self.stages.new_model(), config.model, config.seed)
+        done = self.folder.model / "trained"
+        if done.is_file():
+            load_trained(policy, self.folder.model)
+            return policy
+        if 0 in config.evaluation.steps and distributed.rank() == 0:
+            self.evaluate(policy, 0)
+        trainer = PairTrainer(
+            policy,
+            rows,
+            self.objective,
+            config.trainer,
+            pad=self.stages.tokenizer.pad_token_id,
+            seed=config.seed,
+            output=self.folder.checkpoints,
+            log=self.journal.metrics,
+            before_save=self.journal.sync,
+            gradient_checkpointing=config.model.gradient_checkpointing,
+            callbacks=[Steps(self, policy)],
+        )
+        saved = checkpoints(self.folder.checkpoints)
+        with self.usage.stage("train"):
+            trainer.train(resume_from_checkpoint=str(saved[-1]) if saved else None)
+        self.usage.seconds["train"] = trainer.seconds
+        if trainer.state.global_step < config.trainer.max_steps:
+            raise Stopped(f"stopped at step {trainer.state.global_step}")
+        policy = self.in_one_piece(policy)
+        if distributed.rank() == 0:
+            save_trained(policy, self.folder.model)
+            done.touch()
+        return policy
+
+    def in_one_piece(self, policy: PreTrainedModel) -> PreTrainedModel:
+        """On rank 0 the policy that the ranks train, its parameters gathered where they are spread; all take part."""
+        if self.config.trainer.parallel != "fsdp" or distributed.world() == 1:
+            return policy
+        values = sharded.whole(policy)
+        if distributed.rank() == 0:
+            policy = with_adapters(self.stages.new_model(), self.config.model, self.config.seed)
+            policy.load_state_dict(values, strict=False)
+        return policy
+
+    def evaluate(self, policy: PreTrainedModel, step: int, final: bool = False) -> dict[str, np.ndarray]:
+        """Every target's metrics on every split, to the journal and to ``results/``; the log-ratios of each split."""
+        generate = self.config.evaluation.generate
+        certificates: list[pd.DataFrame] = []
+        found: dict[str, np.ndarray] = {}
+        policy.eval()
+        for split, held_out in self.held_out.items():
+            found[split] = ratios = held_out.logratios(policy)
+            cells = held_out.cells(ratios)
+            if generate == "always" or (final and generate == "end"):
+                cells |= held_out.generated(policy, self.config.seed)
+            self.record("policy", split, step, cells)
+            if final:
+                certificates.append(held_out.certificates(ratios))
+        if final:
+            self.save_table(pd.concat(certificates, ignore_index=True), "certificates.csv")
+        if final and generate != "never":
+            self.save_table(pd.concat([held_out.sample() for held_out in self.held_out.values()]), "replies.csv")
+        return found
+
+    def evaluate_controls(self, policy: PreTrainedModel, logratios: Mapping[str, np.ndarray]) -> None:
+        """The untrained reference, and the policy, of known log-ratios on each split, shrunk towards it."""
+        step, evaluation = self.config.trainer.max_steps, self.config.evaluation
+        for split, held_out in self.held_out.items():
+            self.record("reference", split, 0, self.stages.reference_cells(split, held_out.reference_cells))
+            for c in evaluation.shrinkage:
+                cells = held_out.cells(logratios[split], shrink=c)
+                if evaluation.generate != "never":
+                    cells |= held_out.generated(policy, self.config.seed, shrink=c)
+                self.record(f"shrink_{c:g}", split, step, cells)
+
+    def record(self, control: str, split: str, step: int, cells: Mapping[str, Mapping[str, Cell]]) -> None:
+        evaluation = self.config.evaluation
+        table = evaluate_targets(
+            cells,
+            self.shift,
+            control=control,
+            split=split,
+            step=step,
+            draws=evaluation.bootstrap,
+            confidence=evaluation.confidence,
+        )
+        name = f"{control}_{split}_{step}"
+        self.save_table(table, f"targets/{name}.csv", announce=False)
+        self.save_table(per_prompt(cells, control=control, split=split, step=step), f"prompts/{name}.parquet", False)
+        if control == "policy":
+            values = zip(table["target"], table["metric"], table["value"], strict=True)
+            self.journal.metrics(step, {f"eval/{split}/{t}/{m}": float(v) for t, m, v in values if np.isfinite(v)})
+
+    def save_table(self, table: pd.DataFrame, name: str, announce: bool = True) -> None:
+        path = self.folder.results / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        staging = path.with_suffix(".writing")
+        if path.suffix == ".parquet":
+            table.to_parquet(staging, index=False)
+        else:
+            table.to_csv(staging, index=False, float_format="%.10g")
+        os.replace(staging, path)
+        if announce:
+            self.journal.artifact(str(path.relative_to(self.folder.path)))
+
+    def finish(self, rows: TrainingRows) -> None:
+        """Costs, and one long table of all targets: the last thing that is written."""
+        seconds = self.usage.seconds | {f"saved_{e.stage}": e.seconds for e in self.stages.cache.events if e.reused}
+        costs = {f"cost/seconds/{stage}": value for stage, value in seconds.items()}
+        trained = self.config.trainer.max_steps * self.config.trainer.batch_size
+        costs |= {f"cost/memory_bytes/{stage}": float(value) for stage, value in self.usage.memory.items()}
+        if "train" in self.usage.seconds:
+            costs["cost/seconds_per_pair"] = self.usage.seconds["train"] / trained
+        self.journal.metrics(self.config.trainer.max_steps, costs)
+        self.journal.tags({"device": str(device(self.config)), "training_pairs": rows.fingerprint})
+        for kind, merged in (("prompts", "prompts.parquet"), ("targets", TABLE)):
+            parts = sorted((self.folder.results / kind).iterdir())
+            read = pd.read_parquet if kind == "prompts" else pd.read_csv
+            self.save_table(pd.concat([read(part) for part in parts], ignore_index=True), merged)
+
+    def clean(self) -> None:
+        """Remove what only an unfinished run needs."""
+        _remove(self.folder.checkpoints)
+        for kind in ("targets", "prompts"):
+            _remove(self.folder.results / kind)
+        if not self.config.trainer.save_model:
+            _remove(self.folder.model)
+
+
+class HeldOut:
+    """One split's candidates and pairs, and the cells of a policy on them."""
+
+    def __init__(self, line: Line, candidates: Candidates, split: str) -> None:
+        config = line.config
+        self.line, self.candidates, self.split = line, candidates, split
+        self.replies: list[list[str]] = []
+        self.beta = line.objective.beta
+        per = config.evaluation.pairs_per_prompt
+        pairs = evaluation_pairs(line.shift, candidates, config.dataset.pairs, per, config.dataset.seed)
+        if not any(len(part) for part in pairs):
+            raise ConfigError("dataset.pairs.min_gap", "leaves no held-out pair")
+        self.pairs = HeldOutPairs(candidates, line.shift.components, pairs)
+
+    def sample(self, prompts: int = 20) -> pd.DataFrame:
+        """What was said last to the first prompts, for people to read."""
+        asked = [turns[-1] for turns in self.candidates.table["turns"][:prompts]]
+        rows = [(self.split, p, text) for p, texts in zip(asked, self.replies, strict=False) for text in texts]
+        return pd.DataFrame(rows, columns=["split", "prompt", "reply"])
+
+    def logratios(self, policy: PreTrainedModel) -> np.ndarray:
+        pad = self.line.stages.tokenizer.pad_token_id
+        return self.pairs.logratios(policy, pad=pad, batch_size=self.line.config.evaluation.batch_size)
+
+    def cells(self, logratios: np.ndarray, shrink: float = 1.0) -> dict[str, dict[str, Cell]]:
+        return self.pairs.cells(logratios, self.beta, shrink)
+
+    def certificates(self, logratios: np.ndarray) -> pd.DataFrame:
+        """Worst-case losses around the nominal population's held-out pairs, with their controls."""
+        confidence = self.line.config.evaluation.confidence
+        pairs, shift = self.pairs.pairs, self.line.shift
+        return held_out_certificates(pairs, shift, logratios, self.beta, confidence=confidence).assign(split=self.split)
+
+    def reference_cells(self) -> dict[str, dict[str, Cell]]:
+        """The untrained policy: every margin is 0, so the loss is ln 2 and every pair a tie."""
+        cells = self.cells(np.zeros(self.candidates.reference_logps.shape))
+        if self.line.config.evaluation.generate == "never":
+            return cells
+        return cells | self.generated(self.line.stages.reference, self.line.config.dataset.seed)
+
+    def generated(self, policy: PreTrainedModel, seed: int, shrink: float = 1.0) -> dict[str, dict[str, Cell]]:
+        line = self.line
+        cells, self.replies = generated_cells(
+            policy,
+            line.stages.reference,
+            line.stages.tokenizer,
+            self.candidates,
+            line.scorable,
+            line.stages.score,
+            replies=line.config.evaluation.replies,
+            sampling=line.config.dataset.sampling,
+            seed=seed,
+            shrink=shrink,
+            batch_size=line.config.evaluation.batch_size,
+        )
+        return cells
+
+
+class Steps(TrainerCallback):
+    """What a run does between optimiser steps: report, evaluate, stop when asked to."""
+
+    def __init__(self, line: Line, policy: PreTrainedModel) -> None:
+        self.line, self.policy = line, policy
+
+    def on_step_end(self, args, state, control, **kwargs) -> None:
+        step, leads = state.global_step, distributed.rank() == 0
+        if leads:
+            self.line.folder.set_status(step=step)
+        if step in self.line.config.evaluation.steps and step < state.max_steps:
+            policy = self.line.in_one_piece(self.policy)
+            if leads:
+                with self.line.usage.stage(f"evaluate_{step}"):
+                    self.line.evaluate(policy, step)
+            self.policy.train()
+        if distributed.anywhere(self.line.should_stop()) and step < state.max_steps:
+            control.should_save = control.should_training_stop = True
+
+
+def soft_labels(pairs: Pairs, config: Config) -> np.ndarray:
+    """Bradley-Terry's probability ``[N]`` that chosen beats rejected, from the score gap of whoever labelled the pair,
+    at ``dataset.pairs.temperature`` under every pair rule."""
+    return 1.0 / (1.0 + np.exp(-pairs.gap / config.dataset.pairs.temperature))
+
+
+def share_ratio(shift: Shift, target: str) -> np.ndarray | None:
+    """Target share over nominal share of each annotator, the oracle's weights; None where they do not exist."""
+    if shift.config.combine != "population":
+        return None
+    nominal, wanted = shift.shares(), shift.shares(target)
+    if ((nominal == 0) & (wanted > 0)).any():
+        return None
+    return np.divide(wanted, nominal, out=np.zeros_like(wanted), where=nominal > 0)
+
+
+def save_trained(policy: PreTrainedModel, target: Path) -> None:
+    """Save the trained policy (its adapters alone under LoRA) beside ``target`` and rename."""
+    staging = target.with_name(target.name + ".writing")
+    _remove(staging)
+    policy.save_pretrained(staging)
+    to_disk(staging)
+    _remove(target)
+    os.replace(staging, target)
+
+
+def load_trained(policy: PreTrainedModel, source: Path) -> None:
+    """Put a saved policy's parameters into ``policy``."""
+    if (source / "adapter_model.safetensors").is_file():
+        from peft import set_peft_model_state_dict
+
+        set_peft_model_state_dict(policy, load_file(source / "adapter_model.safetensors"))
+        return
+    trained = type(policy).from_pretrained(source, dtype=next(policy.parameters()).dtype)
+    policy.load_state_dict(trained.state_dict())
+
+
+def _remove(folder: Path) -> None:
+    import shutil
+
+    shutil.rmtree(folder, ignore_errors=True)

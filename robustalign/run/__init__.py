@@ -1,0 +1,1 @@
+"""One run as one process: its folder, journal, identity, worker and ranks."""

@@ -1,0 +1,133 @@
+"""Which run a config is: the same one as before, or another; and what to call it among others."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from robustalign.config import Config
+from robustalign.run.folder import RunFolder
+
+NO_PART = ("paths", "tracking", "sweep", "label")  # where to write, how to launch, what to call it
+NAMES_FIRST = ("model.name", "dataset.name", "shift.name")
+
+
+def flat(config: Config | Mapping[str, Any]) -> dict[str, Any]:
+    """What a run computes, as ``{"trainer.max_steps": 80, ...}``; lists are values."""
+    nested = asdict(config) if isinstance(config, Config) else config
+    return dict(leaves({key: value for key, value in nested.items() if key not in NO_PART}))
+
+
+def identity(config: Config, base: Config) -> str:
+    """12 hex digits that stand for how a config differs from the base config (``conf/`` without overrides).
+
+    A key that is added to the schema with a default changes no run's identity.
+    """
+    mine, theirs = flat(config), flat(base)
+    changed = {key: value for key, value in mine.items() if key not in theirs or theirs[key] != value}
+    removed = sorted(set(theirs) - set(mine))
+    text = json.dumps([_plain(changed), removed], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def place(runs: Path, config: Config, base: Config) -> RunFolder:
+    """The folder of a run: the one it already has, or a free one.
+
+    A folder with the same identity is another run's if its frozen config disagrees on a key that
+    both know (a default of the base config was changed since); then a number is added.
+    """
+    name, number = identity(config, base), 1
+    while True:
+        folder = RunFolder(runs / (name if number == 1 else f"{name}-{number}"))
+        frozen = folder.frozen()
+        if frozen is None or agree(flat(frozen), flat(config)):
+            return folder
+        number += 1
+
+
+def agree(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    """Whether two flat configs have the same value wherever both have one."""
+    return all(a[key] == b[key] for key in a.keys() & b.keys())
+
+
+def varies(configs: Sequence[Config]) -> list[str]:
+    """Names by what varies: ``kldpo temperature=0.5 seed=3``.
+
+    A key is left out where those before it tell its value (``method.set`` once the method is named).
+    """
+    keys = varying_keys(configs)
+    short = _short(keys)
+    names = []
+    for config in configs:
+        values = flat(config)
+        shown = [f"{short[key]}={_show(values[key])}" for key in keys if values.get(key) is not None]
+        names.append(" ".join([_head(config), *shown]))
+    return names
+
+
+def varying_keys(configs: Sequence[Config]) -> list[str]:
+    """The keys that tell the runs of a sweep apart, beside the point's name."""
+    flats = [flat(config) for config in configs]
+    known: list[tuple[str, ...]] = [(_head(config),) for config in configs]
+    chosen = []
+    for key in sorted({key for values in flats for key in values}, key=_rank):
+        column = [_hashable(values.get(key)) for values in flats]
+        if len(set(zip(known, column, strict=True))) > len(set(known)):
+            chosen.append(key)
+            known = [(*row, value) for row, value in zip(known, column, strict=True)]
+    return chosen
+
+
+def _head(config: Config) -> str:
+    return config.label or str(config.method.get("name", "run"))
+
+
+def _rank(key: str) -> tuple[int, str]:
+    if key in NAMES_FIRST:
+        return NAMES_FIRST.index(key), key
+    if key == "seed":
+        return 9, key
+    return (3 if key.startswith("method.") else 4), key
+
+
+def _short(keys: Sequence[str]) -> dict[str, str]:
+    """The last word of each key, or the last two where another key ends the same."""
+    leaves = [key.rpartition(".")[2] for key in keys]
+    return {
+        key: leaf if leaves.count(leaf) == 1 and leaf != "name" else ".".join(key.split(".")[-2:])
+        for key, leaf in zip(keys, leaves, strict=True)
+    }
+
+
+def leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values of nested mappings."""
+    for key, value in node.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _plain(value: Any) -> Any:
+    """One spelling for equal numbers: 1.0 is 1."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _hashable(value: Any) -> str:
+    return json.dumps(_plain(value), sort_keys=True)
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list):
+        return "[" + ",".join(_show(item) for item in value) + "]"
+    return str(value)

@@ -1,0 +1,152 @@
+"""What one does to sweeps, from Python (``robustalign.sweeps``) and from ``scripts/sweep.py`` alike."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from robustalign.errors import ConfigError, choices
+from robustalign.run.folder import State
+from robustalign.sweeps.backends import slurm_commands
+from robustalign.sweeps.display import minutes
+from robustalign.sweeps.execute import restore, resume
+from robustalign.sweeps.sweep import Run, Sweep, sweeps
+from robustalign.sweeps.sweep import find as find_in
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["cancel", "find", "log", "look", "retry", "rows", "status", "submit", "sweeps", "wait"]
+
+COLUMNS = ("run", "identity", "state", "step", "minutes", "job", "log", "error")
+LINES = 40  # of a log
+
+
+def find(output: str | Path = "outputs", sweep: str | None = None) -> Sweep:
+    """A sweep under a ``paths.output`` by its id (or the start of it); the last launched one by default.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    return find_in(Path(output).absolute(), sweep)
+
+
+def submit(*overrides: str, output: str | Path = "outputs", wait: bool = True) -> Sweep:
+    """Launch a sweep as ``scripts/train.py -m OVERRIDES`` does, in a process of its own.
+
+    Args:
+        overrides: such as ``"experiment=radius_sweep"`` and ``"hydra/launcher=slurm"``.
+        output: ``paths.output``.
+        wait: stay until every run ended; otherwise come back once the runs are launched.
+
+    Raises:
+        ConfigError: nothing was launched; the reason is on stderr.
+    """
+    command = [sys.executable, "-m", "robustalign.cli.sweep", "submit", *([] if wait else ["--no-wait"])]
+    done = subprocess.run([*command, "--output", str(output), *overrides])
+    if done.returncode == 2:
+        raise ConfigError("sweep", "nothing was launched; the reason is above")
+    return find(output)
+
+
+def look(sweep: Sweep) -> None:
+    """Mark runs whose process or job is gone."""
+    restore(sweep).look(sweep.runs)
+
+
+def rows(sweep: Sweep) -> list[tuple[str, str, str, int, float, str, str, str]]:
+    """What is known of each run, in ``COLUMNS``, after a look."""
+    look(sweep)
+    return [
+        (
+            run.name,
+            run.folder.name,
+            status.state.value,
+            status.step,
+            minutes(status),
+            run.folder.job() or "-",
+            str(run.folder.log),
+            status.error or "",
+        )
+        for run, status in sweep.status()
+    ]
+
+
+def status(sweep: Sweep) -> pd.DataFrame:
+    """One row a run: ``run identity state step minutes job log error``; dead ones are marked as killed first."""
+    import pandas as pd
+
+    return pd.DataFrame(rows(sweep), columns=list(COLUMNS))
+
+
+def wait(sweep: Sweep) -> int:
+    """Stay until every run ended; killed runs, and runs that nobody runs any more, are started again.
+
+    Returns 0 if every run finished, 1 if not, 130 if somebody stopped the waiting.
+    """
+    look(sweep)
+    todo = [run for run, status in sweep.status() if not status.state.ended and status.kills <= sweep.max_restarts]
+    backend = restore(sweep)
+    if hasattr(backend, "wait"):
+        backend.wait = True
+    return resume(sweep, todo, backend)
+
+
+def retry(sweep: Sweep, *names: str) -> int:
+    """Start failed, cancelled and worn-out runs (all, or those named) again, from their checkpoints.
+
+    Returns what ``wait`` does.
+    """
+    look(sweep)
+    again = [run for run in chosen(sweep, names) if run.folder.status().state is not State.FINISHED]
+    for run in again:
+        if run.folder.status().state.ended or run.folder.status().state is State.KILLED:
+            run.folder.reopen()
+    return resume(sweep, again, restore(sweep))
+
+
+def cancel(sweep: Sweep, *names: str) -> list[Run]:
+    """Stop runs for good: those at work save a checkpoint at their next step, the others never start."""
+    asked = [run for run in chosen(sweep, names) if not run.folder.status().state.ended]
+    for run in asked:
+        run.folder.ask_cancel()
+    known = slurm_commands.states({job for run in asked if (job := run.folder.job())}) or {}
+    waiting = {job for job, state in known.items() if state == "PENDING" and _only_of(job, sweep, asked)}
+    slurm_commands.cancel(sorted(waiting))
+    for run in asked:
+        if run.folder.runner() is None and not run.folder.status().state.ended:
+            run.folder.set_status(State.CANCELLED)
+    return asked
+
+
+def log(sweep: Sweep, name: str) -> str:
+    """The end of a run's log."""
+    (run,) = chosen(sweep, [name])
+    if not run.folder.log.exists():
+        return ""
+    return "".join(run.folder.log.read_text(errors="replace").splitlines(keepends=True)[-LINES:])
+
+
+def chosen(sweep: Sweep, names: Sequence[str]) -> list[Run]:
+    """Runs by name or by identity (or its start); all if none is named.
+
+    Raises:
+        ConfigError: a name fits none.
+    """
+    for name in names:
+        if not any(_fits(run, name) for run in sweep.runs):
+            known = choices(f"{run.folder.name} ({run.name})" for run in sweep.runs)
+            raise ConfigError("run", f"no run {name!r} in sweep {sweep.id}; it has: {known}")
+    return [run for run in sweep.runs if not names or any(_fits(run, name) for name in names)]
+
+
+def _fits(run: Run, name: str) -> bool:
+    return run.name == name or run.folder.name.startswith(name)
+
+
+def _only_of(job: str, sweep: Sweep, asked: Sequence[Run]) -> bool:
+    """Whether a job has no other runs than these."""
+    return all(run in asked for run in sweep.runs if run.folder.job() == job)

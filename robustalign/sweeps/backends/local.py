@@ -1,0 +1,286 @@
+"""A pool of worker processes on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from robustalign.cache import Lock, Owner
+from robustalign.config import Config
+from robustalign.errors import ConfigError
+from robustalign.run.folder import RunFolder, State
+from robustalign.run.worker import BUSY
+from robustalign.sweeps.backends.base import Outcome
+from robustalign.sweeps.display import Progress
+from robustalign.sweeps.fork_client import Child, NurseryClient
+from robustalign.sweeps.sweep import Run, Sweep, bury, bury_if_dead
+
+TICK = 0.05  # seconds between two looks at the children
+
+
+class LocalPool:
+    """Runs as many runs at once as the cores (or GPUs) carry; kills and failures concern one run only."""
+
+    def __init__(self, workers: int = 0) -> None:
+        if workers < 0:
+            raise ConfigError("hydra.launcher.workers", f"{workers} is below 0")
+        self.workers = workers
+
+    def check(self, configs: Sequence[Config]) -> None:
+        """Every process of a run needs a GPU of its own, where there are GPUs."""
+        for trainer in (config.trainer for config in configs):
+            gpus = visible_gpus() if trainer.device != "cpu" else []
+            if gpus and trainer.nproc > len(gpus):
+                raise ConfigError("trainer.nproc", f"{trainer.nproc} processes need a GPU each; here are {len(gpus)}")
+
+    def describe(self, configs: Sequence[Config]) -> str:
+        """The pool's size."""
+        count, gpus = self.slots(configs)
+        where = f" on GPUs {', '.join(gpus)}" if gpus else ""
+        nproc = max(config.trainer.nproc for config in configs)
+        each = f"{nproc} processes of {threads(configs)} threads" if nproc > 1 else f"{threads(configs)} threads"
+        return f"local: {min(count, len(configs))} at once, {each} each{where}"
+
+    def slots(self, configs: Sequence[Config]) -> tuple[int, list[str]]:
+        """How many runs fit at once, and the GPUs to spread them over: one for each process of a run."""
+        nproc = max(config.trainer.nproc for config in configs)
+        gpus = visible_gpus() if any(config.trainer.device != "cpu" for config in configs) else []
+        groups = [",".join(gpus[start : start + nproc]) for start in range(0, len(gpus) - nproc + 1, nproc)]
+        return self.workers or len(groups) or max(1, cores() // (threads(configs) * nproc)), groups
+
+    def memory(self) -> dict[str, Any]:
+        """Its options."""
+        return {"kind": "local", "options": {"workers": self.workers}}
+
+    def look(self, runs: Sequence[Run]) -> None:
+        """There is no scheduler: what has no living process does not go on by itself."""
+        for run in runs:
+            bury_if_dead(run.folder)
+
+    def run(self, sweep: Sweep, todo: Sequence[Run], warm: Sequence[Run], client: NurseryClient) -> Outcome:
+        """Run everything, unless the user stops it."""
+        lock, reminder = Lock(sweep.folder / "launcher.lock"), _Reminder()
+        with _Stops() as stops, Progress(sweep) as progress:
+            while not lock.acquire(timeout=0.5, waiting=reminder):  # another launch is at it
+                progress.update()
+                if stops.count:
+                    return Outcome.STOPPED
+            try:
+                self._run(sweep, todo, warm, client, stops, progress)
+            finally:
+                lock.release()
+        return Outcome.STOPPED if stops.count else Outcome.DONE
+
+    def _run(
+        self,
+        sweep: Sweep,
+        todo: Sequence[Run],
+        warm: Sequence[Run],
+        client: NurseryClient,
+        stops: _Stops,
+        progress: Progress,
+    ) -> None:
+        todo = [run for run in todo if not run.folder.status().state.ended]
+        for run in warm if len(todo) > 1 else []:
+            _warm(run.folder, sweep, client, stops)
+        pool = _Pool(sweep, todo, self, client)
+        echo = _Echo(sweep.runs[0].folder.log) if len(sweep.runs) == 1 else None
+        while pool.busy:
+            pool.step(stops)
+            progress.update()
+            if echo is not None:
+                echo.update()
+            time.sleep(TICK)
+        if echo is not None:
+            echo.update()
+
+
+class _Pool:
+    """The state of a pool: what waits, what runs in which slot, what another launch runs."""
+
+    def __init__(self, sweep: Sweep, todo: Sequence[Run], options: LocalPool, client: NurseryClient) -> None:
+        configs = [run.folder.config() for run in todo]
+        slots, self.gpus = options.slots(configs) if configs else (0, [])
+        self.sweep = sweep
+        self.queue = deque(todo)
+        self.free = deque(range(slots))
+        self.active: dict[int, tuple[Run, Child, NurseryClient]] = {}
+        self.elsewhere: list[Run] = []
+        self.client = client
+        self.env = environment(configs)
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything is left to wait for."""
+        return bool(self.queue or self.active or self.elsewhere)
+
+    def step(self, stops: _Stops) -> None:
+        """Settle what ended, start what fits, pass on a stop."""
+        for slot, (run, child, client) in list(self.active.items()):
+            if child.done.is_set():
+                del self.active[slot]
+                self.free.append(slot)
+                if client is not self.client:
+                    client.close()
+                self._settle(run, child)
+        self.elsewhere = [run for run in self.elsewhere if not self._back(run)]
+        if stops.count:
+            self.queue.clear()
+            self.elsewhere.clear()
+            stops.pass_on([child for _, child, _ in self.active.values()])
+        while self.queue and self.free:
+            self._start(self.queue.popleft())
+
+    def _start(self, run: Run) -> None:
+        if run.folder.runner() is not None:
+            self.elsewhere.append(run)
+        elif run.folder.cancel_asked():
+            run.folder.set_status(State.CANCELLED)
+        else:
+            slot = self.free.popleft()
+            client, env = self._client(slot)
+            self.active[slot] = run, client.run(run.folder.path, run.folder.log, env), client
+
+    def _client(self, slot: int) -> tuple[NurseryClient, Mapping[str, str]]:
+        if self.gpus:  # CUDA does not survive a fork: a process of its own for every run
+            env = {**self.env, "CUDA_VISIBLE_DEVICES": self.gpus[slot % len(self.gpus)]}
+            return NurseryClient(env), env
+        if not self.client.alive:
+            self.client = NurseryClient()
+        return self.client, self.env
+
+    def _settle(self, run: Run, child: Child) -> None:
+        status = run.folder.status()
+        if child.code == BUSY or run.folder.runner() is not None:
+            self.elsewhere.append(run)
+        elif status.state is State.PREEMPTED:
+            self.queue.append(run)
+        elif not status.state.ended:
+            if status.state is not State.KILLED:  # by a worker that lost a rank
+                bury(run.folder, _cause(child.code))
+            self._restart(run)
+
+    def _back(self, run: Run) -> bool:
+        """Whether a run that another launch had is ours to care for again."""
+        if run.folder.runner() is not None:
+            return False
+        bury_if_dead(run.folder)
+        status = run.folder.status()
+        if status.state is State.KILLED:
+            self._restart(run)
+        elif not status.state.ended:
+            self.queue.append(run)
+        return True
+
+    def _restart(self, run: Run) -> None:
+        if self.sweep.restartable(run.folder.status()):
+            self.queue.append(run)
+
+
+class _Stops:
+    """Counts Ctrl-C and its like: the first asks the runs to save and stop, the next kills them."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.passed: dict[int, int] = {}
+
+    def __enter__(self) -> _Stops:
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        self.before = {number: signal.signal(number, self._note) for number in numbers}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def pass_on(self, children: Sequence[Child]) -> None:
+        """Tell the children, once a stop."""
+        for child in children:
+            if child.pid is not None and self.passed.get(child.pid, 0) < self.count:
+                self.passed[child.pid] = self.count
+                child.kill(signal.SIGTERM if self.count == 1 else signal.SIGKILL)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.count += 1
+        if self.count == 1:
+            text = "stopping: each run saves a checkpoint at its next step; the same command goes on from there"
+            print(f"\nrobustalign: {text} (once more: kill them now)", file=sys.stderr)
+
+
+class _Reminder:
+    """Says once that another launch runs the sweep."""
+
+    def __init__(self) -> None:
+        self.said = False
+
+    def __call__(self, owner: Owner) -> None:
+        if not self.said:
+            print(f"robustalign: {owner} runs this sweep already; waiting for it", file=sys.stderr)
+        self.said = True
+
+
+class _Echo:
+    """Copies what a run writes into its log to the terminal."""
+
+    def __init__(self, log: Path) -> None:
+        self.log = log
+        self.offset = log.stat().st_size if log.exists() else 0
+
+    def update(self) -> None:
+        """Copy what is new."""
+        with contextlib.suppress(FileNotFoundError), open(self.log, "rb") as file:
+            file.seek(self.offset)
+            chunk = file.read()
+            self.offset += len(chunk)
+            sys.stderr.write(chunk.decode(errors="replace"))
+            sys.stderr.flush()
+
+
+def _warm(folder: RunFolder, sweep: Sweep, client: NurseryClient, stops: _Stops) -> None:
+    """Build the stages that several runs share before they start and wait for each other."""
+    log = sweep.folder / "warm.log"
+    print(f"robustalign: preparing shared stages (log: {log})", file=sys.stderr)
+    child = client.start("warm", folder=str(folder.path), log=str(log), env=environment([folder.config()]))
+    while not child.done.wait(TICK):
+        if stops.count:
+            stops.pass_on([child])
+    if child.code and not stops.count:
+        print("robustalign: warning: the shared stages failed; each run tries for itself", file=sys.stderr)
+
+
+def _cause(code: int | None) -> str:
+    if code is not None and code < 0:
+        name = signal.Signals(-code).name
+        return f"killed by {name}" + (" (kill -9, or out of memory)" if name == "SIGKILL" else "")
+    return f"the process ended with exit code {code} before the run did"
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def threads(configs: Sequence[Config]) -> int:
+    """The most threads that a process of one of the configs uses."""
+    return min(max(c.trainer.threads or max(1, cores() // c.trainer.nproc) for c in configs), cores())
+
+
+def environment(configs: Sequence[Config]) -> dict[str, str]:
+    """Environment variables of a run's process: libraries beside torch take as many threads as it does."""
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    return dict.fromkeys(names, str(threads(configs))) if configs else {}
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that runs may use, without importing torch."""
+    if "CUDA_VISIBLE_DEVICES" in os.environ:
+        return [name for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if name]
+    return [str(number) for number in range(len(list(Path("/dev").glob("nvidia[0-9]*"))))]

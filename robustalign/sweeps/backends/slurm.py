@@ -1,0 +1,220 @@
+"""A sweep as one SLURM job array, submitted through submitit."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from robustalign.cache import Lock
+from robustalign.config import Config, check_ranks
+from robustalign.errors import ConfigError
+from robustalign.run.folder import State
+from robustalign.sweeps.backends import slurm_commands
+from robustalign.sweeps.backends.base import Outcome
+from robustalign.sweeps.display import Progress
+from robustalign.sweeps.fork_client import NurseryClient
+from robustalign.sweeps.sweep import Run, Sweep, bury, bury_if_dead
+
+
+@dataclass
+class SlurmArray:
+    """The keys of ``hydra/launcher=slurm``; ``conf/hydra/launcher/slurm.yaml`` documents them."""
+
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    exclude: str | None = None
+    time: int | str = 60
+    nodes: int = 1
+    cpus: int = 1
+    gpus: int = 0
+    mem: str | None = None
+    setup: list[str] = field(default_factory=list)
+    sbatch: dict[str, Any] = field(default_factory=dict)
+    max_parallel: int = 16
+    runs_per_job: int = 1
+    signal_seconds: int = 90
+    name: str = "robustalign"
+    wait: bool = True
+    poll_seconds: float = 5.0
+
+    def __post_init__(self) -> None:
+        for key in ("nodes", "cpus", "max_parallel", "runs_per_job", "signal_seconds"):
+            if getattr(self, key) < 1:
+                raise ConfigError(f"hydra.launcher.{key}", f"{getattr(self, key)} is below 1")
+        minutes(self.time)
+
+    def memory(self) -> dict[str, Any]:
+        """Its keys."""
+        return {"kind": "slurm", "options": asdict(self)}
+
+    def check(self, configs: Sequence[Config]) -> None:
+        """Every job has as many ranks as the keys say."""
+        for config in configs:
+            check_ranks(config.trainer, self.nodes * (self.gpus or config.trainer.nproc))
+
+    def describe(self, configs: Sequence[Config]) -> str:
+        """The head of the batch script."""
+        from submitit.slurm.slurm import _make_sbatch_string
+
+        jobs = -(-len(configs) // self.runs_per_job)
+        script = _make_sbatch_string("COMMAND", "FOLDER", map_count=jobs, **self._parameters())
+        head = [line for line in script.splitlines() if line.startswith("#SBATCH")]
+        return "\n".join([f"slurm: an array of {jobs} jobs, {self.max_parallel} at once", *head, *self.setup])
+
+    def look(self, runs: Sequence[Run]) -> None:
+        """Write down what became of runs whose jobs are gone."""
+        known = self._states(runs)
+        for run in runs:
+            if run.folder.job() is None:
+                bury_if_dead(run.folder)
+            else:
+                _settle(run, known)
+
+    def run(self, sweep: Sweep, todo: Sequence[Run], warm: Sequence[Run], client: NurseryClient) -> Outcome:
+        """Submit what is not queued yet, and wait for all unless ``wait`` is off."""
+        with Lock(sweep.folder / "submit.lock"):
+            known = self._states(todo)
+            going = [run for run in todo if not run.folder.status().state.ended]  # a cancelled one may have just ended
+            new = [run for run in going if known.get(run.folder.job() or "") not in slurm_commands.ACTIVE]
+            if new:
+                self._submit(sweep, new, warm)
+        if not self.wait:
+            print(f"robustalign: see scripts/sweep.py status {sweep.id}", file=sys.stderr)
+            return Outcome.LEFT
+        try:
+            self._wait(sweep, todo)
+        except KeyboardInterrupt:
+            text = "the jobs go on; scripts/sweep.py wait (or cancel)"
+            print(f"\nrobustalign: no longer waiting, {text} {sweep.id}", file=sys.stderr)
+            return Outcome.STOPPED
+        return Outcome.DONE
+
+    def _wait(self, sweep: Sweep, runs: Sequence[Run]) -> None:
+        """Until every run ended; those that can go on and have no job any more get a new one."""
+        with Progress(sweep) as progress:
+            while True:
+                with Lock(sweep.folder / "submit.lock"):
+                    going = [run for run in runs if not run.folder.status().state.ended]
+                    known = slurm_commands.states(_jobs(going))
+                    again = [run for run in going if known is not None and _settle(run, known)]
+                    again = [run for run in again if not _given_up(sweep, run)]
+                    if again:
+                        self._submit(sweep, again, [])
+                progress.update()
+                if all(run.folder.status().state.ended or _given_up(sweep, run) for run in going):
+                    return
+                time.sleep(self.poll_seconds)
+
+    def _states(self, runs: Sequence[Run]) -> Mapping[str, str]:
+        known = slurm_commands.states(_jobs(runs))
+        if known is None:
+            raise ConfigError("hydra/launcher", "SLURM does not answer (squeue failed); is this a submit host?")
+        return known
+
+    def _submit(self, sweep: Sweep, runs: Sequence[Run], warm: Sequence[Run]) -> None:
+        """One array for all runs, after one job that builds what they share."""
+        from robustalign.sweeps.backends.slurm_job import run_chunk, warm_chunk
+
+        folder = sweep.folder / "slurm"
+        after: dict[str, Any] = {}
+        if warm:
+            (job,) = self._array(folder, warm_chunk, [[[str(run.folder.path) for run in warm]]], {"nodes": 1})
+            after = {"dependency": f"afterany:{job}"}
+        size = self.runs_per_job
+        chunks = [runs[start : start + size] for start in range(0, len(runs), size)]
+        paths = [[str(run.folder.path) for run in chunk] for chunk in chunks]
+        arguments: list[list[Any]] = [paths, [sweep.max_restarts] * len(chunks), [self.gpus] * len(chunks)]
+        jobs = self._array(folder, run_chunk, arguments, after)
+        for job, chunk in zip(jobs, chunks, strict=True):
+            for run in chunk:
+                run.folder.set_job(job)
+        print(
+            f"robustalign: {len(runs)} runs in {len(jobs)} jobs ({jobs[0]} ...), logs of jobs: {folder}",
+            file=sys.stderr,
+        )
+
+    def _array(
+        self, folder: Path, function: Callable[..., None], arguments: list[list[Any]], more: Mapping[str, Any]
+    ) -> list[str]:
+        import submitit
+        from submitit.core.utils import FailedJobError
+
+        try:
+            executor = submitit.SlurmExecutor(folder=folder, python=sys.executable)
+            executor.update_parameters(**{**self._parameters(), **more})
+            with contextlib.redirect_stderr(io.StringIO()):  # sbatch's words are in the error too
+                jobs = executor.map_array(function, *arguments)
+        except (FailedJobError, RuntimeError, OSError) as error:
+            words = "; ".join(str(error).strip().splitlines()) or type(error).__name__
+            raise ConfigError("hydra.launcher", f"SLURM takes no job: {words}") from error
+        return [job.job_id for job in jobs]
+
+    def _parameters(self) -> dict[str, Any]:
+        given = {
+            "partition": self.partition,
+            "account": self.account,
+            "qos": self.qos,
+            "constraint": self.constraint,
+            "exclude": self.exclude,
+            "mem": self.mem,
+            "gpus_per_node": self.gpus or None,
+            "setup": [*self.setup] or None,
+            "additional_parameters": {"requeue": True, **self.sbatch},
+        }
+        return {key: value for key, value in given.items() if value is not None} | {
+            "job_name": self.name,
+            "time": minutes(self.time),
+            "nodes": self.nodes,
+            "ntasks_per_node": 1,
+            "cpus_per_task": self.cpus,
+            "array_parallelism": self.max_parallel,
+            "signal_delay_s": self.signal_seconds,
+            "stderr_to_stdout": True,
+            "srun_args": ["--kill-on-bad-exit=1"],  # a node's end is the job's
+        }
+
+
+def _jobs(runs: Sequence[Run]) -> set[str]:
+    return {job for run in runs if (job := run.folder.job())}
+
+
+def _settle(run: Run, known: Mapping[str, str]) -> bool:
+    """Write down what became of a run whose job is gone. Whether it could go on in another job."""
+    state = known.get(run.folder.job() or "", slurm_commands.GONE)
+    if state in slurm_commands.ACTIVE or run.folder.runner() is not None:
+        return False
+    status = run.folder.status()  # after the look at the job, which may have ended it
+    if status.state.ended:
+        return False
+    stopped_well = status.state is State.PREEMPTED and state != "CANCELLED"
+    if not stopped_well and status.state is not State.KILLED:
+        bury(run.folder, f"its job ended as {state} before the run did", cancelled=state == "CANCELLED")
+    return not run.folder.status().state.ended
+
+
+def _given_up(sweep: Sweep, run: Run) -> bool:
+    status = run.folder.status()
+    return status.state is State.KILLED and not sweep.restartable(status)
+
+
+def minutes(text: int | str) -> int:
+    """SLURM's ways to write a time limit: minutes, H:MM:SS, D-HH:MM:SS."""
+    days, _, clock = str(text).rpartition("-")
+    parts = clock.split(":")
+    try:
+        numbers = [int(part) for part in parts]
+        if len(numbers) == 1 and not days:
+            return max(1, numbers[0])
+        hours, mins, seconds = [*numbers, 0, 0][:3] if days or len(numbers) == 3 else (0, *numbers)
+        return int(days or 0) * 1440 + hours * 60 + mins + (seconds > 0)
+    except ValueError:
+        problem = f"{text!r} is no time limit; write minutes, HH:MM:SS or DAYS-HH:MM:SS"
+        raise ConfigError("hydra.launcher.time", problem) from None

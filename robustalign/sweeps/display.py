@@ -1,0 +1,138 @@
+"""What a sweep prints: its plan, its progress, and what became of it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from robustalign.config import Config
+from robustalign.run.folder import State, Status
+from robustalign.sweeps.mlflow_sync import Follower
+from robustalign.sweeps.sweep import Run, Sweep
+
+if TYPE_CHECKING:
+    from rich.live import Live
+    from rich.table import Table
+
+    from robustalign.sweeps.backends.base import Backend
+
+REDRAW = 0.5  # seconds between two pictures of the progress table
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Aligned columns."""
+    lines = [list(head), *(list(row) for row in rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines)
+
+
+def minutes(status: Status) -> float:
+    """Minutes that a run has spent running."""
+    going = time.time() - status.began if status.state is State.RUNNING and status.began else 0.0
+    return (status.seconds + going) / 60
+
+
+def describe_plan(sweep: Sweep, configs: Sequence[Config], backend: Backend, found: Sequence[Mapping[str, Any]]) -> str:
+    """What a dry run prints; ``found`` is what ``NurseryClient.check`` says of each config."""
+    rows = []
+    groups = {key: str(number) for number, key in enumerate(dict.fromkeys(f["shared"] for f in found), start=1)}
+    for (run, status), config, one in zip(sweep.status(), configs, found, strict=True):
+        state = status.state.value if run.folder.frozen() is not None else "new"
+        most = 2 * config.trainer.max_steps * config.trainer.batch_size * config.model.max_length
+        tokens = f"< {most:,}" if one["tokens"] is None else f"~ {one['tokens']:,}"
+        build = " ".join(one["to_build"]) or "nothing"
+        rows.append((run.name, run.folder.name, state, groups[one["shared"]], build, tokens))
+    head = ("run", "identity", "state", "shared stages", "of these to build", "training tokens")
+    count = f"{len(sweep.runs)} runs, {len(groups)} sets of shared stages; nothing was started"
+    return "\n".join([table(head, rows), "", count, backend.describe(configs)])
+
+
+def print_summary(sweep: Sweep, follower: Follower | None) -> None:
+    """The table of runs, what failed and why, and where to look."""
+    rows = sweep.status()
+    print()
+    print(table(("run", "state", "minutes", "folder"), [_row(run, status) for run, status in rows]))
+    missing = [(run, status) for run, status in rows if status.state is not State.FINISHED and status.error]
+    if missing:
+        print("\n" + table(("not finished", "error", "log"), [_failure(run, status) for run, status in missing]))
+    if follower is not None:
+        print(f"\nMLflow:  mlflow ui --backend-store-uri {follower.uri}")
+        print(f"Compare: http://127.0.0.1:5000{follower.link()}")
+    else:
+        print("\nMLflow:  scripts/track.py sync imports the journals")
+    sys.stdout.flush()
+
+
+def _row(run: Run, status: Status) -> tuple[str, ...]:
+    return run.name, status.state.value, f"{minutes(status):.1f}", str(run.folder.path)
+
+
+def _failure(run: Run, status: Status) -> tuple[str, ...]:
+    return run.name, (status.error or "")[:160], str(run.folder.log)
+
+
+class Progress:
+    """Shows a sweep as it goes: one live table on a terminal, a line a change elsewhere."""
+
+    def __init__(self, sweep: Sweep) -> None:
+        self.sweep = sweep
+        self.states = {run.folder.name: status.state for run, status in sweep.status()}
+        self.steps: dict[str, int] = {}
+        self.drawn = 0.0
+        self.live = self._live() if sys.stderr.isatty() else None
+
+    def __enter__(self) -> Progress:
+        if self.live is not None:
+            self.live.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.update(now=True)
+        if self.live is not None:
+            self.live.stop()
+
+    def update(self, now: bool = False) -> None:
+        """Look at the status files, if it is time to."""
+        if not now and time.monotonic() - self.drawn < REDRAW:
+            return
+        rows = self.sweep.status()
+        if self.live is not None:
+            self.live.update(self._picture(rows), refresh=True)
+        else:
+            self._lines(rows)
+        self.drawn = time.monotonic()
+
+    def _lines(self, rows: Sequence[tuple[Run, Status]]) -> None:
+        for run, status in rows:
+            if status.state is not self.states[run.folder.name]:
+                self.states[run.folder.name] = status.state
+                done = sum(status.state is State.FINISHED for _, status in rows)
+                error = f": {status.error}" if status.error else ""
+                print(f"[{done}/{len(rows)}] {run.name}: {status.state.value}{error}", file=sys.stderr)
+
+    def _live(self) -> Live:
+        from rich.console import Console
+        from rich.live import Live
+
+        return Live(console=Console(stderr=True), auto_refresh=False, transient=True)
+
+    def _picture(self, rows: Sequence[tuple[Run, Status]]) -> Table:
+        from rich.table import Table
+
+        counts = Counter(status.state.value for _, status in rows)
+        title = f"{len(rows)} runs: " + ", ".join(f"{count} {state}" for state, count in counts.items())
+        picture = Table("run", "state", "step", "minutes", "error", title=title, title_justify="left")
+        shown = [row for row in rows if row[1].state not in (State.FINISHED, State.PENDING)]
+        for run, status in shown[-30:]:
+            step = f"{status.step}/{self._max_steps(run)}"
+            picture.add_row(run.name, status.state.value, step, f"{minutes(status):.1f}", (status.error or "")[:60])
+        return picture
+
+    def _max_steps(self, run: Run) -> int:
+        if run.folder.name not in self.steps:
+            frozen = run.folder.frozen() or {}
+            self.steps[run.folder.name] = frozen.get("trainer", {}).get("max_steps", 0)
+        return self.steps[run.folder.name]

@@ -1,0 +1,91 @@
+"""From configs to an exit code: check, freeze, run, import, report."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from robustalign.config import Config
+from robustalign.run.folder import State
+from robustalign.sweeps.backends.base import Backend, Outcome
+from robustalign.sweeps.display import describe_plan, print_summary
+from robustalign.sweeps.fork_client import NurseryClient
+from robustalign.sweeps.git import git_state
+from robustalign.sweeps.mlflow_sync import following
+from robustalign.sweeps.sweep import Run, Sweep, launch, plan
+
+
+def restore(sweep: Sweep) -> Backend:
+    """The backend that a sweep was launched with."""
+    from robustalign.sweeps.backends.local import LocalPool
+    from robustalign.sweeps.backends.slurm import SlurmArray
+
+    backends = {"local": LocalPool, "slurm": SlurmArray}
+    return backends[sweep.launcher["kind"]](**sweep.launcher["options"])
+
+
+def execute(configs: Sequence[Config], base: Config, backend: Backend, client: NurseryClient) -> int:
+    """Run a sweep (of one run, perhaps). Returns the exit code."""
+    memory = {"command": shlex.join(sys.orig_argv), "git": git_state(), "launcher": backend.memory()}
+    drawn, distinct = plan(configs, base, **memory)
+    backend.check(distinct)
+    dry = configs[0].sweep.dry_run
+    found = client.check(list(map(asdict, distinct)), outlook=dry)
+    if dry:
+        print(describe_plan(drawn, distinct, backend, found))
+        return 0
+    sweep, todo = launch(configs, base, configs[0].sweep.retry, backend.look, **memory)
+    _say_what_is_left_out(sweep, todo)
+    return _carry_on(sweep, todo, backend, client, _shared(drawn.runs, found))
+
+
+def resume(sweep: Sweep, todo: Sequence[Run], backend: Backend) -> int:
+    """Go on with some runs of a sweep that was launched before. Returns the exit code."""
+    if not todo:
+        return _carry_on(sweep, [], backend, None, {})
+    configs = [run.folder.config() for run in todo]
+    with contextlib.closing(NurseryClient()) as client:
+        found = client.check(list(map(asdict, configs)))
+        return _carry_on(sweep, todo, backend, client, _shared(todo, found))
+
+
+def _carry_on(
+    sweep: Sweep, todo: Sequence[Run], backend: Backend, client: NurseryClient | None, shared: Mapping[str, str]
+) -> int:
+    outcome = Outcome.DONE
+    with following(sweep) as finish:
+        if client is not None and todo:
+            outcome = backend.run(sweep, todo, _sharing(todo, shared), client)
+        follower = finish()
+    print_summary(sweep, follower)
+    if outcome is Outcome.DONE:
+        return 0 if all(status.state is State.FINISHED for _, status in sweep.status()) else 1
+    return 130 if outcome is Outcome.STOPPED else 0
+
+
+def _shared(runs: Sequence[Run], found: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """For each run (by folder) the key of the stages that it shares."""
+    return {run.folder.name: reply["shared"] for run, reply in zip(runs, found, strict=True)}
+
+
+def _sharing(todo: Sequence[Run], shared: Mapping[str, str]) -> list[Run]:
+    """One run of every group that shares stages with another one that is to run."""
+    counts = Counter(shared[run.folder.name] for run in todo)
+    first: dict[str, Run] = {}
+    for run in todo:
+        first.setdefault(shared[run.folder.name], run)
+    return [run for key, run in first.items() if counts[key] > 1]
+
+
+def _say_what_is_left_out(sweep: Sweep, todo: Sequence[Run]) -> None:
+    states = Counter(status.state for run, status in sweep.status() if run not in todo)
+    if not states:
+        return
+    words = ", ".join(f"{count} {state.value}" for state, count in states.items())
+    hint = "" if set(states) == {State.FINISHED} else " (sweep.retry=failed starts those that did not finish again)"
+    print(f"robustalign: {len(todo)} of {len(sweep.runs)} runs to do; kept: {words}{hint}", file=sys.stderr)

@@ -1,0 +1,194 @@
+"""Keeps the tracking store up with a sweep while it runs, from a thread of the launching process."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+from robustalign.cache import Lock
+from robustalign.errors import ConfigError
+from robustalign.run import journal
+from robustalign.run.folder import State, Status
+from robustalign.run.identity import flat
+from robustalign.sweeps.sweep import Run, Sweep
+
+COMPARED = (
+    "method.name",
+    "method.radius",
+    "method.temperature",
+    "method.beta",
+    "seed",
+    "shift.name",
+    "model.name",
+    "trainer.learning_rate",
+    "trainer.batch_size",
+    "trainer.max_steps",
+)
+FILES = ("config.yaml", "environment.json", "traceback.txt", "results")
+SECONDS = 3.0  # between two looks at the journals
+
+
+class Follower:
+    """Imports a sweep's journals into its store."""
+
+    def __init__(self, sweep: Sweep, uri: str | None = None, experiment: str | None = None) -> None:
+        from robustalign.tracking import Importer
+
+        self.sweep = sweep
+        self.uri = uri or sweep.mlruns
+        self.importer = Importer(self.uri, experiment or sweep.tracking.experiment, sweep.output / "mlartifacts")
+        self.lock = Lock(sweep.folder / "import.lock")  # one importer at a time, wherever it runs
+        self.parent: str | None = None
+        if len(sweep.runs) > 1:
+            tags = {"robustalign.command": sweep.command, **self._source()}
+            with self.lock:
+                self.parent = self.importer.sweep(sweep.id, f"sweep of {len(sweep.runs)}", tags)
+        self.ids: dict[str, str] = {}  # of the runs in the store, by folder name
+        self._frozen: dict[str, dict[str, Any]] = {}
+        self._done: set[str] = set()
+
+    def update(self) -> None:
+        """Bring in what is new."""
+        with self.lock:
+            self._update()
+
+    def _update(self) -> None:
+        for run in self.sweep.runs:
+            name = run.folder.name
+            if name in self._done:
+                continue
+            status = run.folder.status()
+            if status.state is State.PENDING and name not in self.ids:  # else its duration would count the waiting
+                continue
+            read = partial(journal.read_from, run.folder.journal)
+            self.ids[name] = self.importer.bring(self._view(run, status), read, self.parent)
+            if status.state is State.FINISHED:  # nothing comes after that
+                self._done.add(name)
+
+    def close(self) -> None:
+        """Bring in the rest, and say how the sweep ended."""
+        self.update()
+        if self.parent is not None:
+            states = {status.state for _, status in self.sweep.status()}
+            going = states & {State.RUNNING}
+            ended = "RUNNING" if going else "FINISHED" if states == {State.FINISHED} else "FAILED"
+            if State.FAILED not in states and states - {State.FINISHED, State.RUNNING}:
+                ended = "RUNNING" if going else "KILLED"
+            made = f"`{self.sweep.command}`\n\n[Compare its {len(self.ids)} runs]({self.link()})"
+            self.importer.end_sweep(self.parent, ended, made, self._shifts())
+
+    def link(self) -> str:
+        """The address, below the UI's, of the page that compares the sweep's runs."""
+        import json
+        from urllib.parse import quote
+
+        runs = quote(json.dumps(list(self.ids.values())[:100], separators=(",", ":")))
+        experiments = quote(json.dumps([self.importer.experiment]))
+        if len(self.ids) == 1:
+            return f"/#/experiments/{self.importer.experiment}/runs/{next(iter(self.ids.values()))}"
+        return f"/#/compare-runs?runs={runs}&experiments={experiments}"
+
+    def _source(self) -> dict[str, str]:
+        """What the UI shows as source and version, and the state of the repository."""
+        shown = {"mlflow.source.name": self.sweep.command, "mlflow.source.type": "LOCAL", **self.sweep.git}
+        return shown | ({"mlflow.source.git.commit": sha} if (sha := self.sweep.git.get("git.sha")) else {})
+
+    def _shifts(self) -> dict[str, str]:
+        """What separates each shift's targets from its nominal population, by where it is attached."""
+        names: dict[str, str] = {}  # by content
+        for run in self.sweep.runs:
+            file, config = run.folder.results / "shift.csv", self._frozen.get(run.folder.name) or {}
+            if file.is_file() and (text := file.read_text()) not in names:
+                same = sum(name.startswith(config["shift"]["name"]) for name in names.values())
+                names[text] = f"{config['shift']['name']}{f'_{same + 1}' if same else ''}"
+        return {f"shift/{name}.csv": text for text, name in names.items()}
+
+    def _view(self, run: Run, status: Status) -> Any:
+        from robustalign.tracking import RunView
+
+        config = self._frozen.setdefault(run.folder.name, {}) or run.folder.frozen() or {}
+        self._frozen[run.folder.name] = config
+        values = flat(config)
+        wanted = dict.fromkeys((*COMPARED, *self.sweep.varying))
+        tags: dict[str, str | None] = {
+            "robustalign.identity": run.folder.name,
+            "robustalign.sweep": self.sweep.id,
+            "robustalign.method": values.get("method.name"),
+            "robustalign.shift": values.get("shift.name"),
+            "robustalign.model": values.get("model.name"),
+            "robustalign.error": status.error,
+            "robustalign.folder": str(run.folder.path),
+            "robustalign.attempts": str(status.attempts),
+            **self._source(),
+            **{f"slurm.{key}": value for key, value in status.slurm.items()},
+        }
+        return RunView(
+            uid=status.uid,
+            name=run.name,
+            state=str(status.state),
+            folder=run.folder.path,
+            started=status.started,
+            ended=status.ended,
+            params={**{key: values.get(key) for key in wanted}, "label": config.get("label")},
+            tags=tags,
+            files=FILES,
+        )
+
+
+class Following:
+    """A follower in a thread: a slow or unreachable store never holds up a run."""
+
+    def __init__(self, sweep: Sweep) -> None:
+        self.sweep = sweep
+        self.follower: Follower | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._go, daemon=True)
+        self._thread.start()
+
+    def finish(self) -> Follower | None:
+        """Import the rest; None if the store could not be reached (the journals are kept)."""
+        self._stop.set()
+        self._thread.join()
+        return self.follower
+
+    def _go(self) -> None:
+        complained = False
+        while True:
+            last = self._stop.wait(0 if self.follower is None else SECONDS)
+            try:
+                self.follower = self.follower or Follower(self.sweep)
+                (self.follower.close if last else self.follower.update)()
+            except Exception as error:
+                if last or not complained:
+                    _complain(error)
+                complained = True
+                if last:
+                    self.follower = None
+                elif self.follower is None:
+                    self._stop.wait(10 * SECONDS)
+            if last:
+                return
+
+
+def _complain(error: Exception) -> None:
+    if not isinstance(error, ConfigError):
+        traceback.print_exception(error)
+    print(
+        f"robustalign: warning: {error}; the runs go on, their journals can be imported later: scripts/track.py sync",
+        file=sys.stderr,
+    )
+
+
+@contextlib.contextmanager
+def following(sweep: Sweep) -> Iterator[Callable[[], Follower | None]]:
+    """Follow a sweep for the length of a block; the call at its end finishes the import."""
+    if sweep.tracking.kind != "mlflow":
+        yield lambda: None
+        return
+    thread = Following(sweep)
+    yield thread.finish
