@@ -24,7 +24,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from robustalign.config import Config, config_dir, register, resolve
+from robustalign.checks import resolve
+from robustalign.config import Config, config_dir, register
 from robustalign.pipeline.stages import Stages
 from robustalign.policies.load import load_model
 from robustalign.policies.logprobs import score_completions

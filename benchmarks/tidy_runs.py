@@ -22,7 +22,8 @@ import pandas as pd
 import yaml
 from hydra import compose, initialize_config_dir
 
-from robustalign.config import config_dir, register, resolve
+from robustalign.checks import resolve
+from robustalign.config import config_dir, register
 from robustalign.evaluation.targets import COLUMNS
 from robustalign.tracking import Importer, RunView
 

@@ -15,7 +15,8 @@ import torch
 from hydra import compose, initialize_config_dir
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from robustalign.config import Config, config_dir, register, resolve
+from robustalign.checks import resolve
+from robustalign.config import Config, config_dir, register
 from robustalign.policies.load import asset_folder, load_tokenizer
 
 torch.set_num_threads(1)

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from robustalign.cache import ArtefactCache, Lock, Owner, digest, start_time
+from robustalign.cache import ArtefactCache, digest
+from robustalign.locks import Lock, Owner, start_time
 
 fork = multiprocessing.get_context("fork")
 

@@ -10,7 +10,7 @@ import hydra
 from omegaconf import DictConfig
 
 from robustalign.cli.errors import one_line_errors
-from robustalign.config import config_dir, register
+from robustalign.config import SweepConfig, config_dir, register
 from robustalign.sweeps.fork_client import NurseryClient
 
 SHOWS = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc"}
@@ -26,9 +26,17 @@ def main() -> None:
         if not any(word.partition("=")[0] in SHOWS for word in words):
             train.single = len(words) == len(sys.argv) - 1  # type: ignore[attr-defined]
             sys.argv[1:] = [*words, "--multirun"]  # a single run is a sweep of one
-            nursery = stack.enter_context(contextlib.closing(NurseryClient()))  # imports while Hydra composes
+            nursery = stack.enter_context(
+                contextlib.closing(NurseryClient(_program(words)))
+            )  # imports while Hydra composes
             train.nursery = nursery  # type: ignore[attr-defined]
         hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")(train)()
+
+
+def _program(words: list[str]) -> str:
+    """The program that the command names, before Hydra has read it."""
+    named = [word.partition("=")[2] for word in words if word.startswith("sweep.program=")]
+    return named[-1] if named else SweepConfig.program
 
 
 def train(config: DictConfig) -> None:

@@ -13,68 +13,21 @@ from safetensors.torch import load_file
 from transformers import PreTrainedModel, TrainerCallback
 
 from robustalign.cache import to_disk
-from robustalign.config import HUMAN, Config
-from robustalign.data.candidates import Candidates, check_source
-from robustalign.data.pairs import PairColumns, TrainingRows, evaluation_pairs, training_pairs
-from robustalign.errors import ConfigError
-from robustalign.evaluation.certificates import held_out_certificates
-from robustalign.evaluation.generated import generated_cells
-from robustalign.evaluation.implicit import HeldOutPairs
+from robustalign.config import Config
+from robustalign.data.pairs import PairColumns, TrainingRows, training_pairs
 from robustalign.evaluation.targets import Cell, evaluate_targets, per_prompt
-from robustalign.pipeline.stages import Stages, device, outlook, shared_key
+from robustalign.pipeline.held_out import HeldOut
+from robustalign.pipeline.stages import Stages, device
 from robustalign.pipeline.usage import Usage
-from robustalign.policies.load import check_path, with_adapters
-from robustalign.rewards import scorer_module
+from robustalign.policies.load import with_adapters
 from robustalign.run.folder import RunFolder, Stopped
 from robustalign.run.journal import Journal
-from robustalign.shifts import Component, Pairs, Shift
+from robustalign.shifts import Pairs, Shift
 from robustalign.training import distributed, sharded
 from robustalign.training.objective import Objective, build_objective
 from robustalign.training.trainer import PairTrainer, checkpoints
 
-__all__ = ["check_config", "outlook", "run_line", "shared_key", "warm"]
-
 TABLE = "targets.csv"  # in results/: all targets under all controls
-
-
-def check_config(config: Config) -> None:
-    """Everything that can be refused without loading a model.
-
-    Raises:
-        ConfigError: see its message.
-    """
-    objective = build_objective(config.method, config.trainer.batch_size)
-    if objective.oracle and objective.target is not None and objective.target not in config.shift.targets:
-        raise ConfigError("method.target", f"no target {objective.target!r}; there are: {list(config.shift.targets)}")
-    if objective.target is not None and not objective.oracle:
-        raise ConfigError("method.target", "only method=oracle knows a target")
-    if "group" in objective.needs and not _groups_exist(config):
-        raise ConfigError("method.set", "needs prompt groups; use shift.visible=tag or natural, or dataset=chitchat")
-    if getattr(objective.set, "gradient", None) == "exact":
-        _check_double_backward(config)
-    for name, spec in config.reward.items():
-        scorer_module(name, spec)
-    check_source(config.dataset)
-    check_path(config.model.path)
-    device(config)
-
-
-def _check_double_backward(config: Config) -> None:
-    """FSDP crashes; flash attention has no second derivative and may leave it out without a word; sdpa has one on its
-    plain path, which a recomputation in the backward would not take."""
-    if config.trainer.parallel == "fsdp":
-        problem = "exact differentiates twice, but fsdp frees parameters after use; take trainer.parallel=ddp"
-        raise ConfigError("method.gradient", problem)
-    model = config.model
-    if model.attention == "flash_attention_2" or (model.attention == "sdpa" and model.gradient_checkpointing):
-        path = f"model.attention={model.attention}" + (" with checkpointing" if model.gradient_checkpointing else "")
-        raise ConfigError(
-            "method.gradient", f"exact needs a second derivative, not to be had from {path}; use model.attention=eager"
-        )
-
-
-def _groups_exist(config: Config) -> bool:
-    return config.dataset.source == "chitchat" or config.shift.visible != "false"
 
 
 def warm(config: Config) -> None:
@@ -97,7 +50,7 @@ def prepare_process(config: Config) -> None:
     datasets.disable_progress_bars()
 
 
-def run_line(config: Config, folder: RunFolder, journal: Journal, should_stop: Callable[[], bool]) -> None:
+def run(config: Config, folder: RunFolder, journal: Journal, should_stop: Callable[[], bool]) -> None:
     """Run a config from its candidates to its results, continuing where an earlier attempt was stopped.
 
     Several ranks train together; rank 0 does everything else, and alone writes.
@@ -140,7 +93,7 @@ class Line:
             self.train_candidates = self.stages.candidates("train")
             self.shift = self.stages.shift
             self.held_out = {
-                split: HeldOut(self, self.stages.candidates(split), split) for split in self.config.evaluation.splits
+                split: HeldOut(self.stages, split, self.objective.beta) for split in self.config.evaluation.splits
             }
             rows = self.training_rows()
         if distributed.rank() == 0:
@@ -182,11 +135,6 @@ class Line:
             batch_size=config.trainer.batch_size,
             seed=config.seed,
         )
-
-    @property
-    def scorable(self) -> tuple[Component, ...]:
-        """The components that can value a new reply: all, unless somebody follows choices that people made."""
-        return () if HUMAN in self.config.shift.objectives else self.shift.components
 
     def prompt_groups(self, pairs: Pairs) -> np.ndarray:
         groups = np.array(self.train_candidates.table["group"][:])
@@ -343,64 +291,6 @@ class Line:
             _remove(self.folder.results / kind)
         if not self.config.trainer.save_model:
             _remove(self.folder.model)
-
-
-class HeldOut:
-    """One split's candidates and pairs, and the cells of a policy on them."""
-
-    def __init__(self, line: Line, candidates: Candidates, split: str) -> None:
-        config = line.config
-        self.line, self.candidates, self.split = line, candidates, split
-        self.replies: list[list[str]] = []
-        self.beta = line.objective.beta
-        per = config.evaluation.pairs_per_prompt
-        pairs = evaluation_pairs(line.shift, candidates, config.dataset.pairs, per, config.dataset.seed)
-        if not any(len(part) for part in pairs):
-            raise ConfigError("dataset.pairs.min_gap", "leaves no held-out pair")
-        self.pairs = HeldOutPairs(candidates, line.shift.components, pairs)
-
-    def sample(self, prompts: int = 20) -> pd.DataFrame:
-        """What was said last to the first prompts, for people to read."""
-        asked = [turns[-1] for turns in self.candidates.table["turns"][:prompts]]
-        rows = [(self.split, p, text) for p, texts in zip(asked, self.replies, strict=False) for text in texts]
-        return pd.DataFrame(rows, columns=["split", "prompt", "reply"])
-
-    def logratios(self, policy: PreTrainedModel) -> np.ndarray:
-        pad = self.line.stages.tokenizer.pad_token_id
-        return self.pairs.logratios(policy, pad=pad, batch_size=self.line.config.evaluation.batch_size)
-
-    def cells(self, logratios: np.ndarray, shrink: float = 1.0) -> dict[str, dict[str, Cell]]:
-        return self.pairs.cells(logratios, self.beta, shrink)
-
-    def certificates(self, logratios: np.ndarray) -> pd.DataFrame:
-        """Worst-case losses around the nominal population's held-out pairs, with their controls."""
-        confidence = self.line.config.evaluation.confidence
-        pairs, shift = self.pairs.pairs, self.line.shift
-        return held_out_certificates(pairs, shift, logratios, self.beta, confidence=confidence).assign(split=self.split)
-
-    def reference_cells(self) -> dict[str, dict[str, Cell]]:
-        """The untrained policy: every margin is 0, so the loss is ln 2 and every pair a tie."""
-        cells = self.cells(np.zeros(self.candidates.reference_logps.shape))
-        if self.line.config.evaluation.generate == "never":
-            return cells
-        return cells | self.generated(self.line.stages.reference, self.line.config.dataset.seed)
-
-    def generated(self, policy: PreTrainedModel, seed: int, shrink: float = 1.0) -> dict[str, dict[str, Cell]]:
-        line = self.line
-        cells, self.replies = generated_cells(
-            policy,
-            line.stages.reference,
-            line.stages.tokenizer,
-            self.candidates,
-            line.scorable,
-            line.stages.score,
-            replies=line.config.evaluation.replies,
-            sampling=line.config.dataset.sampling,
-            seed=seed,
-            shrink=shrink,
-            batch_size=line.config.evaluation.batch_size,
-        )
-        return cells
 
 
 class Steps(TrainerCallback):

@@ -14,9 +14,9 @@ from typing import Any, get_type_hints
 
 import yaml
 
-from robustalign.cache import Lock, Owner
 from robustalign.config import Config
 from robustalign.errors import ConfigError
+from robustalign.locks import Lock, Owner
 
 STEP_EVERY = 0.5  # seconds between two writes of the status that change the step alone
 
@@ -169,6 +169,22 @@ class RunFolder:
     def _write(self, status: Status) -> None:
         _replace(self._status_file, json.dumps(asdict(status), indent=1) + "\n")
         self._written = time.monotonic()
+
+
+def bury_if_dead(folder: RunFolder) -> None:
+    """Mark a run as killed that says RUNNING though nobody runs it."""
+    if folder.status().state is State.RUNNING and folder.runner() is None:
+        bury(folder, "the process died without a word (killed, out of memory, or its machine was lost)")
+
+
+def bury(folder: RunFolder, error: str, cancelled: bool = False) -> None:
+    """Write down that a run's process is dead: killed, or cancelled by the user."""
+    status = folder.status()
+    state = State.CANCELLED if cancelled or folder.cancel_asked() else State.KILLED
+    ended = status.updated or time.time()
+    seconds = status.seconds + max(0.0, ended - (status.began or ended))
+    kills = status.kills + (state is State.KILLED)
+    folder.set_status(state, kills=kills, ended=ended, seconds=seconds, error=error)
 
 
 def thaw(plain: Mapping[str, Any]) -> Config:

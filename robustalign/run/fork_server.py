@@ -7,6 +7,7 @@ none of that itself. When the launching process is gone, the children stop at th
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
@@ -17,7 +18,7 @@ import traceback
 from typing import Any
 
 from robustalign.errors import ConfigError
-from robustalign.run import worker
+from robustalign.run import program, worker
 from robustalign.run.folder import RunFolder, thaw
 
 
@@ -34,9 +35,13 @@ class Nursery:
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
         signal.set_wakeup_fd(wake_in, warn_on_full_buffer=False)
 
-    def serve(self) -> int:
-        """Until stdin ends and every child has."""
-        import_everything()
+    def serve(self, preload: str) -> int:
+        """Until stdin ends and every child has.
+
+        Args:
+            preload: the program to import before the first request is read.
+        """
+        import_everything(preload)
         listening = True
         while listening or self.children:
             ready, _, _ = select.select([self.wake, 0] if listening else [self.wake], [], [])
@@ -84,7 +89,8 @@ class Nursery:
             os.close(self.replies)  # so that the launching process sees the nursery's own end
             folder = RunFolder(request["folder"])
             if request["do"] == "warm":
-                worker.line().warm(folder.config())
+                config = folder.config()
+                program.load(config.sweep.program).warm(config)
                 return 0
             return worker.work(folder, parent=parent)
         except Exception:
@@ -95,10 +101,11 @@ class Nursery:
         for frozen in request["configs"]:
             config = thaw(frozen)
             try:
-                worker.line().check_config(config)
-                found = {"shared": worker.line().shared_key(config)}
+                meaning = program.load(config.sweep.program)
+                meaning.check_config(config)
+                found = {"shared": meaning.shared_key(config)}
                 if request["outlook"]:
-                    found |= worker.line().outlook(config)
+                    found |= meaning.outlook(config)
             except ConfigError as error:
                 self._reply(id=request["id"], error=[error.key, error.problem])
                 return 2
@@ -117,10 +124,14 @@ class Nursery:
         os.write(self.replies, (json.dumps(content) + "\n").encode())
 
 
-def import_everything() -> None:
-    """Import what runs need; no garbage collection ever looks at it again, here or in a child."""
+def import_everything(name: str) -> None:
+    """Import what runs of a program need; no garbage collection ever looks at it again, here or in a child.
+
+    A program that is not there is told when a config names it.
+    """
     gc.disable()
-    worker.line()
+    with contextlib.suppress(ConfigError):
+        program.load(name)
     gc.freeze()
     gc.enable()
 
@@ -132,4 +143,4 @@ def _redirect(number: int, path: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(Nursery().serve())
+    sys.exit(Nursery().serve(sys.argv[1]))

@@ -21,23 +21,17 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from robustalign.cache import EXPIRY
 from robustalign.errors import ConfigError
-from robustalign.run import rank_processes
-from robustalign.run.folder import RunFolder, State, Stopped
+from robustalign.locks import EXPIRY
+from robustalign.run import program, rank_processes
+from robustalign.run.folder import RunFolder, State, Stopped, bury
 from robustalign.run.journal import Journal, Mute
 from robustalign.run.rank_processes import RankFailed, RankKilled, Team, one_line
-from robustalign.sweeps.sweep import bury
 
 EXIT = {State.FINISHED: 0, State.FAILED: 1, State.PREEMPTED: 75, State.CANCELLED: 76, State.KILLED: 78}
 BUSY = 77  # another process runs it
 SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)
 PACKAGES = ("robustalign", "torch", "transformers", "datasets", "accelerate", "peft", "hydra-core", "mlflow", "numpy")
-
-
-def line() -> Any:
-    """The module with the stages of a run: ``run_line``, ``warm``, ``shared_key``, ``check_config`` and ``outlook``."""
-    return importlib.import_module(os.environ.get("ROBUSTALIGN_LINE", "robustalign.pipeline.run"))
 
 
 class StopRequest:
@@ -106,10 +100,11 @@ def _attempt(folder: RunFolder, stop: StopRequest, team: Team | None) -> int:
         folder.environment.write_text(json.dumps(environment(), indent=1) + "\n")
         if stop():
             raise Stopped
-        trainer = folder.config().trainer
+        config = folder.config()
+        trainer = config.trainer
         team = team or Team(trainer.nproc)
         if team.ranks == 1:
-            line().run_line(folder.config(), folder, journal, stop)
+            program.load(config.sweep.program).run(config, folder, journal, stop)
         else:
             rank_processes.lead(team, str(folder.path), trainer.device, _on_a_rank(folder, journal), stop)
         state = State.FINISHED
@@ -147,7 +142,9 @@ def _on_a_rank(folder: RunFolder, journal: Journal) -> Callable[[], None]:
     def run() -> None:
         leads = os.environ["RANK"] == "0"
         try:
-            line().run_line(folder.config(), folder, journal if leads else Mute(), StopRequest(folder, parent))
+            config = folder.config()
+            stop = StopRequest(folder, parent)
+            program.load(config.sweep.program).run(config, folder, journal if leads else Mute(), stop)
         finally:
             if leads:
                 folder.set_status()  # a step that has not reached the disk yet
@@ -159,7 +156,6 @@ def follow(board: Path, nodes: int, node: int) -> int:
     """Take part in the runs of a job whose first machine leads. Returns the exit code."""
     for number in SIGNALS:  # ranks act on them
         signal.signal(number, signal.SIG_IGN)
-    line()
     rank_processes.follow(
         board,
         nodes,
@@ -212,7 +208,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return follow(args.board, args.nodes, args.node)
     folder = RunFolder(args.folder)
     if args.warm:
-        line().warm(folder.config())
+        config = folder.config()
+        program.load(config.sweep.program).warm(config)
         return 0
     # a node that died still has the lock until its signs of life are too old
     team = Team(args.processes or folder.config().trainer.nproc, args.nodes, 0, args.board)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from robustalign.config import SweepConfig
 from robustalign.errors import ConfigError
 
 LOST = -signal.SIGKILL  # the exit code of a child whose nursery died
@@ -40,11 +41,11 @@ class Child:
 class NurseryClient:
     """A nursery process and its children. It starts importing at once; requests may follow right away."""
 
-    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(self, preload: str = SweepConfig.program, environment: Mapping[str, str] | None = None) -> None:
         self._numbers = itertools.count()
         self._children: dict[int, Child] = {}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "robustalign.run.fork_server"],
+            [sys.executable, "-m", "robustalign.run.fork_server", preload],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, **QUIET, **(environment or {})},

@@ -63,7 +63,7 @@ class SweepLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
         """Run every job; exits with the sweep's exit code."""
-        from robustalign.config import resolve
+        from robustalign.checks import resolve
         from robustalign.sweeps.execute import execute
         from robustalign.sweeps.fork_client import NurseryClient
 

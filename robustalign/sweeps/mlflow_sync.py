@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-from robustalign.cache import Lock
 from robustalign.errors import ConfigError
+from robustalign.locks import Lock
 from robustalign.run import journal
 from robustalign.run.folder import State, Status
 from robustalign.run.identity import flat

@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from robustalign.cache import Lock
 from robustalign.config import Config, TrackingConfig
 from robustalign.errors import ConfigError, choices
+from robustalign.locks import Lock
 from robustalign.run.folder import RunFolder, State, Status
 from robustalign.run.identity import place, varies, varying_keys
 
@@ -160,22 +160,6 @@ def launch(
         sweep.save()
         look(sweep.runs)
         return sweep, sweep.todo(retry)
-
-
-def bury_if_dead(folder: RunFolder) -> None:
-    """Mark a run as killed that says RUNNING though nobody runs it."""
-    if folder.status().state is State.RUNNING and folder.runner() is None:
-        bury(folder, "the process died without a word (killed, out of memory, or its machine was lost)")
-
-
-def bury(folder: RunFolder, error: str, cancelled: bool = False) -> None:
-    """Write down that a run's process is dead: killed, or cancelled by the user."""
-    status = folder.status()
-    state = State.CANCELLED if cancelled or folder.cancel_asked() else State.KILLED
-    ended = status.updated or time.time()
-    seconds = status.seconds + max(0.0, ended - (status.began or ended))
-    kills = status.kills + (state is State.KILLED)
-    folder.set_status(state, kills=kills, ended=ended, seconds=seconds, error=error)
 
 
 def sweeps(output: Path) -> list[Sweep]:

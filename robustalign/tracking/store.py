@@ -9,8 +9,8 @@ import sqlite3
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from robustalign.cache import Lock
 from robustalign.errors import ConfigError
+from robustalign.locks import Lock
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient

@@ -46,13 +46,12 @@ def type_in(monkeypatch, tmp_path, capsys):
     import hydra
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("ROBUSTALIGN_LINE", "tests.run.toy_program")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     register()
 
     def typed(*words: str) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["train.py", *words, "--multirun"])
+        monkeypatch.setattr(sys, "argv", ["train.py", "sweep.program=tests.run.toy_program", *words, "--multirun"])
         monkeypatch.setattr(train, "single", True, raising=False)
         with pytest.raises(SystemExit) as end, one_line_errors():
             hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")(train)()

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from robustalign.config import Config, config_dir, register, resolve
+from robustalign.checks import resolve
+from robustalign.config import Config, config_dir, register
 
 
 def composed(*overrides: str) -> Config:

@@ -14,7 +14,9 @@ from safetensors.torch import load_file
 
 from robustalign.config import Config
 from robustalign.errors import ConfigError
-from robustalign.pipeline.run import check_config, run_line, share_ratio
+from robustalign.pipeline import program
+from robustalign.pipeline.checks import check_config
+from robustalign.pipeline.run import share_ratio
 from robustalign.pipeline.stages import Stages, outlook
 from robustalign.policies.load import asset_folder, load_model, load_tokenizer
 from robustalign.run.folder import RunFolder, Stopped
@@ -28,7 +30,7 @@ def run(config: Config, name: str, should_stop=lambda: False) -> RunFolder:
     check_config(config)
     folder = RunFolder(Path(config.paths.output) / name)
     folder.freeze(config)
-    run_line(config, folder, Journal(folder.journal), should_stop)
+    program.run(config, folder, Journal(folder.journal), should_stop)
     return folder
 
 

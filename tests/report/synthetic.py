@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 from hydra import compose, initialize_config_dir
 
-from robustalign.config import Config, config_dir, register, resolve
+from robustalign.checks import resolve
+from robustalign.config import Config, config_dir, register
 from robustalign.evaluation.certificates import RADII, certificate_table, target_table
 from robustalign.evaluation.targets import WHOLE, Cell, evaluate_targets, per_prompt
 from robustalign.report.load import Run

@@ -25,12 +25,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
-from robustalign.config import Config
+from robustalign.config import Config, SweepConfig
 from robustalign.data.sources import chitchat
-from robustalign.run import worker
-from robustalign.run.folder import RunFolder
+from robustalign.run import program, worker
+from robustalign.run.folder import RunFolder, bury_if_dead
 from robustalign.run.journal import read
-from robustalign.sweeps.sweep import bury_if_dead
 from tests.conftest import SMALL, compose_config
 
 STAGES = {  # the innermost of these functions on the stack names the stage; in the order they come to their work
@@ -240,7 +239,7 @@ def trials(kills: int, seed: int, root: Path, methods: tuple[str, ...] = METHODS
     Raises:
         AssertionError: a life ended otherwise than it would have undisturbed.
     """
-    worker.line()
+    program.load(SweepConfig.program)
     chitchat.prompts("test", min_words=3, max_words=12)  # reads the chats, which every life would do again
     draw, killed, trials = random.Random(seed), Counter[str](), dict[str, Trial]()
     while killed.total() < kills:

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from robustalign.config import Config
 from robustalign.errors import ConfigError
-from robustalign.pipeline.run import check_config
+from robustalign.pipeline.checks import check_config
 from robustalign.run.folder import RunFolder, State
 from robustalign.run.rank_processes import RankKilled, Team, _watch
 from robustalign.run.worker import EXIT
@@ -34,7 +34,7 @@ LONG = (*FAST, "method=wdpo", "trainer.max_steps=40", "trainer.save_steps=10", "
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[NurseryClient]:
-    with contextlib.closing(NurseryClient(ENV)) as made:
+    with contextlib.closing(NurseryClient(environment=ENV)) as made:
         yield made
 
 
@@ -48,7 +48,7 @@ def whole(client: NurseryClient, tmp_path_factory: pytest.TempPathFactory, share
 @pytest.fixture(scope="module")
 def toys() -> Iterator[NurseryClient]:
     """Starts runs in which nothing is computed."""
-    with contextlib.closing(NurseryClient(ENV | {"ROBUSTALIGN_LINE": "tests.run.toy_ranks"})) as made:
+    with contextlib.closing(NurseryClient("tests.run.toy_ranks", ENV)) as made:
         yield made
 
 

@@ -36,7 +36,7 @@ def warm(config: Config) -> None:
     _numbers(config)
 
 
-def run_line(config: Config, folder: RunFolder, journal: Journal, should_stop: Callable[[], bool]) -> None:
+def run(config: Config, folder: RunFolder, journal: Journal, should_stop: Callable[[], bool]) -> None:
     numbers = json.loads((_numbers(config) / "numbers.json").read_text())
     journal.dataset("numbers", "f" * 20, "training", len(numbers))
     total, start = _resume(folder)

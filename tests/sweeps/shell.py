@@ -1,4 +1,4 @@
-"""Commands as users type them, with a line of stages that takes milliseconds."""
+"""Commands as users type them, with a program that takes milliseconds."""
 
 from __future__ import annotations
 
@@ -26,16 +26,18 @@ class Shell:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.output = folder / "outputs"
+        self.program: str | None = "tests.run.toy_program"
         self.env = {
             **os.environ,
             "PYTHONPATH": str(ROOT),
-            "ROBUSTALIGN_LINE": "tests.run.toy_program",
             "OMP_NUM_THREADS": "1",
         }
 
     def start(self, script: str, *words: str, **env: str) -> subprocess.Popen[str]:
         """A command in the background."""
-        command = [sys.executable, str(ROOT / "scripts" / script), *words]
+        launches = script == "train.py" or words[:1] == ("submit",)
+        program = [f"sweep.program={self.program}"] if self.program and launches else []
+        command = [sys.executable, str(ROOT / "scripts" / script), *words, *program]
         return subprocess.Popen(
             command, cwd=self.folder, env={**self.env, **env}, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
@@ -84,7 +86,7 @@ class Shell:
 @pytest.fixture
 def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shell:
     made = Shell(tmp_path)
-    for name in ("PYTHONPATH", "ROBUSTALIGN_LINE", "OMP_NUM_THREADS"):
+    for name in ("PYTHONPATH", "OMP_NUM_THREADS"):
         monkeypatch.setenv(name, made.env[name])
     return made
 

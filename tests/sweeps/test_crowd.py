@@ -11,9 +11,9 @@ import pytest
 
 from robustalign.config import Config
 from robustalign.run import worker
-from robustalign.run.folder import RunFolder, State
+from robustalign.run.folder import RunFolder, State, bury_if_dead
 from robustalign.sweeps.mlflow_sync import Follower
-from robustalign.sweeps.sweep import Run, Sweep, bury_if_dead
+from robustalign.sweeps.sweep import Run, Sweep
 from robustalign.tracking import open_store
 from robustalign.tracking.read import runs_table
 from tests.tracking.conftest import migrated
@@ -22,6 +22,7 @@ __all__ = ["migrated"]  # which imports MLflow once for all
 
 fork = multiprocessing.get_context("fork")
 STEPS = 30
+PROGRAM = "sweep.program=tests.run.toy_program"
 KILLED, STOPPED = ("+method.die_at=15",), ("+method.stop_at=15",)  # by SIGKILL and SIGTERM
 FATES = {3: KILLED, 9: KILLED, 6: STOPPED, 12: STOPPED}
 
@@ -45,13 +46,12 @@ def folders(make: Callable[..., Config], tmp_path: Path) -> list[RunFolder]:
         folder = RunFolder(tmp_path / "outputs" / "runs" / f"run{seed}")
         places = (f"paths.output={tmp_path / 'outputs'}", f"paths.cache={tmp_path / 'cache'}")
         fate = FATES.get(seed, ())
-        folder.freeze(make(f"seed={seed}", f"trainer.max_steps={STEPS}", "+method.pause=0.02", *places, *fate))
+        folder.freeze(make(f"seed={seed}", f"trainer.max_steps={STEPS}", PROGRAM, "+method.pause=0.02", *places, *fate))
         made.append(folder)
     return made
 
 
-def test_all_is_built_once_and_no_row_is_lost(folders, tmp_path, monkeypatch, migrated):
-    monkeypatch.setenv("ROBUSTALIGN_LINE", "tests.run.toy_program")
+def test_all_is_built_once_and_no_row_is_lost(folders, tmp_path, migrated):
     processes = [fork.Process(target=run_and_import, args=(folder,)) for folder in folders]
     for process in processes:
         process.start()

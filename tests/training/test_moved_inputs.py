@@ -8,7 +8,7 @@ import torch
 
 from robustalign.data.pairs import PairCollator
 from robustalign.errors import ConfigError
-from robustalign.pipeline.run import check_config
+from robustalign.pipeline.checks import check_config
 from robustalign.training.objective import build_objective
 from robustalign.training.step import ObjectiveStep
 from tests.conftest import compose_config, tiny_gpt2, tiny_llama

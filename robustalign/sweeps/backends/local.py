@@ -13,15 +13,15 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from robustalign.cache import Lock, Owner
-from robustalign.config import Config
+from robustalign.config import Config, SweepConfig
 from robustalign.errors import ConfigError
-from robustalign.run.folder import RunFolder, State
+from robustalign.locks import Lock, Owner
+from robustalign.run.folder import RunFolder, State, bury, bury_if_dead
 from robustalign.run.worker import BUSY
 from robustalign.sweeps.backends.base import Outcome
 from robustalign.sweeps.display import Progress
 from robustalign.sweeps.fork_client import Child, NurseryClient
-from robustalign.sweeps.sweep import Run, Sweep, bury, bury_if_dead
+from robustalign.sweeps.sweep import Run, Sweep
 
 TICK = 0.05  # seconds between two looks at the children
 
@@ -115,6 +115,7 @@ class _Pool:
         self.active: dict[int, tuple[Run, Child, NurseryClient]] = {}
         self.elsewhere: list[Run] = []
         self.client = client
+        self.program = configs[0].sweep.program if configs else SweepConfig.program
         self.env = environment(configs)
 
     @property
@@ -152,9 +153,9 @@ class _Pool:
     def _client(self, slot: int) -> tuple[NurseryClient, Mapping[str, str]]:
         if self.gpus:  # CUDA does not survive a fork: a process of its own for every run
             env = {**self.env, "CUDA_VISIBLE_DEVICES": self.gpus[slot % len(self.gpus)]}
-            return NurseryClient(env), env
+            return NurseryClient(self.program, env), env
         if not self.client.alive:
-            self.client = NurseryClient()
+            self.client = NurseryClient(self.program)
         return self.client, self.env
 
     def _settle(self, run: Run, child: Child) -> None:

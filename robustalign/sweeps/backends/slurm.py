@@ -11,15 +11,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from robustalign.cache import Lock
-from robustalign.config import Config, check_ranks
+from robustalign.checks import check_ranks
+from robustalign.config import Config
 from robustalign.errors import ConfigError
-from robustalign.run.folder import State
+from robustalign.locks import Lock
+from robustalign.run.folder import State, bury, bury_if_dead
 from robustalign.sweeps.backends import slurm_commands
 from robustalign.sweeps.backends.base import Outcome
 from robustalign.sweeps.display import Progress
 from robustalign.sweeps.fork_client import NurseryClient
-from robustalign.sweeps.sweep import Run, Sweep, bury, bury_if_dead
+from robustalign.sweeps.sweep import Run, Sweep
 
 
 @dataclass

@@ -12,9 +12,8 @@ from pathlib import Path
 from types import FrameType
 
 from robustalign.run import rank_processes, worker
-from robustalign.run.folder import RunFolder, State
+from robustalign.run.folder import RunFolder, State, bury
 from robustalign.sweeps.backends import slurm_commands
-from robustalign.sweeps.sweep import bury
 
 PATIENCE = 60  # seconds in which a controller that restarts should answer
 

@@ -25,7 +25,7 @@ NODES = ("hydra/launcher=slurm", "hydra.launcher.poll_seconds=1", "hydra.launche
 @pytest.fixture
 def real(shell: Shell) -> Shell:
     """A shell whose runs compute."""
-    del shell.env["ROBUSTALIGN_LINE"]
+    shell.program = None
     return shell
 
 

@@ -191,7 +191,7 @@ REAL = (*SMALL, "evaluation.generate=never", "trainer.max_steps=400", "trainer.s
 
 def test_a_requeued_run_ends_bit_for_bit_as_an_undisturbed_one(shell: Shell, cluster: Cluster):
     """The real stages: requeued by hand, then preempted by another partition, while it trains."""
-    del shell.env["ROBUSTALIGN_LINE"]
+    shell.program = None
 
     def start(output: str) -> subprocess.Popen[str]:
         shell.output = shell.folder / output

@@ -1,0 +1,51 @@
+"""What can be refused of a config without loading a model, where torch is imported."""
+
+from __future__ import annotations
+
+from robustalign.config import Config
+from robustalign.data.candidates import check_source
+from robustalign.errors import ConfigError
+from robustalign.pipeline.stages import device
+from robustalign.policies.load import check_path
+from robustalign.rewards import scorer_module
+from robustalign.training.objective import build_objective
+
+
+def check_config(config: Config) -> None:
+    """Everything that can be refused without loading a model.
+
+    Raises:
+        ConfigError: see its message.
+    """
+    objective = build_objective(config.method, config.trainer.batch_size)
+    if objective.oracle and objective.target is not None and objective.target not in config.shift.targets:
+        raise ConfigError("method.target", f"no target {objective.target!r}; there are: {list(config.shift.targets)}")
+    if objective.target is not None and not objective.oracle:
+        raise ConfigError("method.target", "only method=oracle knows a target")
+    if "group" in objective.needs and not _groups_exist(config):
+        raise ConfigError("method.set", "needs prompt groups; use shift.visible=tag or natural, or dataset=chitchat")
+    if getattr(objective.set, "gradient", None) == "exact":
+        _check_double_backward(config)
+    for name, spec in config.reward.items():
+        scorer_module(name, spec)
+    check_source(config.dataset)
+    check_path(config.model.path)
+    device(config)
+
+
+def _check_double_backward(config: Config) -> None:
+    """FSDP crashes; flash attention has no second derivative and may leave it out without a word; sdpa has one on its
+    plain path, which a recomputation in the backward would not take."""
+    if config.trainer.parallel == "fsdp":
+        problem = "exact differentiates twice, but fsdp frees parameters after use; take trainer.parallel=ddp"
+        raise ConfigError("method.gradient", problem)
+    model = config.model
+    if model.attention == "flash_attention_2" or (model.attention == "sdpa" and model.gradient_checkpointing):
+        path = f"model.attention={model.attention}" + (" with checkpointing" if model.gradient_checkpointing else "")
+        raise ConfigError(
+            "method.gradient", f"exact needs a second derivative, not to be had from {path}; use model.attention=eager"
+        )
+
+
+def _groups_exist(config: Config) -> bool:
+    return config.dataset.source == "chitchat" or config.shift.visible != "false"

@@ -1,0 +1,83 @@
+"""One split's held-out candidates and pairs, and what a policy is worth on them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from transformers import PreTrainedModel
+
+from robustalign.config import HUMAN
+from robustalign.data.pairs import evaluation_pairs
+from robustalign.errors import ConfigError
+from robustalign.evaluation.certificates import held_out_certificates
+from robustalign.evaluation.generated import generated_cells
+from robustalign.evaluation.implicit import HeldOutPairs
+from robustalign.evaluation.targets import Cell
+from robustalign.pipeline.stages import Stages
+
+
+class HeldOut:
+    """The cells of any policy on one split.
+
+    Args:
+        stages: of the run's config.
+        split: validation or test.
+        beta: of the implicit reward.
+    """
+
+    def __init__(self, stages: Stages, split: str, beta: float) -> None:
+        self.stages, self.split, self.beta = stages, split, beta
+        self.config, self.shift = stages.config, stages.shift
+        self.candidates = stages.candidates(split)
+        self.replies: list[list[str]] = []
+        per, rule = self.config.evaluation.pairs_per_prompt, self.config.dataset.pairs
+        pairs = evaluation_pairs(self.shift, self.candidates, rule, per, self.config.dataset.seed)
+        if not any(len(part) for part in pairs):
+            raise ConfigError("dataset.pairs.min_gap", "leaves no held-out pair")
+        self.pairs = HeldOutPairs(self.candidates, self.shift.components, pairs)
+
+    def sample(self, prompts: int = 20) -> pd.DataFrame:
+        """What was said last to the first prompts, for people to read."""
+        asked = [turns[-1] for turns in self.candidates.table["turns"][:prompts]]
+        rows = [(self.split, p, text) for p, texts in zip(asked, self.replies, strict=False) for text in texts]
+        return pd.DataFrame(rows, columns=["split", "prompt", "reply"])
+
+    def logratios(self, policy: PreTrainedModel) -> np.ndarray:
+        """``[P, n]`` log pi / ref of every candidate that a pair touches, nats."""
+        pad = self.stages.tokenizer.pad_token_id
+        return self.pairs.logratios(policy, pad=pad, batch_size=self.config.evaluation.batch_size)
+
+    def cells(self, logratios: np.ndarray, shrink: float = 1.0) -> dict[str, dict[str, Cell]]:
+        """Loss and accuracy of known log-ratios, times ``shrink``."""
+        return self.pairs.cells(logratios, self.beta, shrink)
+
+    def certificates(self, logratios: np.ndarray) -> pd.DataFrame:
+        """Worst-case losses around the nominal population's held-out pairs, with their controls."""
+        confidence = self.config.evaluation.confidence
+        found = held_out_certificates(self.pairs.pairs, self.shift, logratios, self.beta, confidence=confidence)
+        return found.assign(split=self.split)
+
+    def reference_cells(self) -> dict[str, dict[str, Cell]]:
+        """The untrained policy: every margin is 0, so the loss is ln 2 and every pair a tie."""
+        cells = self.cells(np.zeros(self.candidates.reference_logps.shape))
+        if self.config.evaluation.generate == "never":
+            return cells
+        return cells | self.generated(self.stages.reference, self.config.dataset.seed)
+
+    def generated(self, policy: PreTrainedModel, seed: int, shrink: float = 1.0) -> dict[str, dict[str, Cell]]:
+        """Reward and KL of replies that the policy, shrunk towards the reference, gives to every prompt."""
+        human = HUMAN in self.config.shift.objectives  # nobody can say what people would choose of a new reply
+        cells, self.replies = generated_cells(
+            policy,
+            self.stages.reference,
+            self.stages.tokenizer,
+            self.candidates,
+            () if human else self.shift.components,
+            self.stages.score,
+            replies=self.config.evaluation.replies,
+            sampling=self.config.dataset.sampling,
+            seed=seed,
+            shrink=shrink,
+            batch_size=self.config.evaluation.batch_size,
+        )
+        return cells

@@ -1,0 +1,7 @@
+"""The program of a run (``robustalign.run.program``): candidates, pairs, training and evaluation."""
+
+from robustalign.pipeline.checks import check_config
+from robustalign.pipeline.run import run, warm
+from robustalign.pipeline.stages import outlook, shared_key
+
+__all__ = ["check_config", "outlook", "run", "shared_key", "warm"]
