@@ -22,6 +22,7 @@ LEVEL = {
     "data": 3,
     "training": 4,
     "evaluation": 4,
+    "integrations": 5,
     "run": 5,
     "tracking": 6,
     "report": 7,

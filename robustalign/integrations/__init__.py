@@ -1,0 +1,1 @@
+"""Ambiguity sets in the trainers where people already train."""
