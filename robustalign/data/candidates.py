@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from robustalign.config import Config, DatasetConfig
-from robustalign.data.prompts import Prompt
+from robustalign.data.prompts import Prompt, messages, said
 from robustalign.data.sources import chitchat, tables
 from robustalign.errors import ConfigError
 from robustalign.policies.encode import decode, prompt_ids, reply_ids
@@ -23,7 +23,8 @@ from robustalign.policies.generate import sample_replies
 class Candidates:
     """One split's prompts and replies, with scores ``{objective: [P, n]}`` and reference log-probs ``[P, n]``.
 
-    ``table`` columns: turns, group, prompt_ids, replies (n texts), reply_ids (n lists ending in one EOS).
+    ``table`` columns: turns (lists of ``{role, content}``), group, prompt_ids, replies (n texts), reply_ids (n lists
+    ending in one EOS).
     """
 
     table: Dataset
@@ -32,6 +33,11 @@ class Candidates:
 
     def __len__(self) -> int:
         return len(self.table)
+
+    @property
+    def asked(self) -> list[str]:
+        """What was said last in each prompt, ``[P]``."""
+        return asked(self.table)
 
     @property
     def prompt_ids(self) -> Sequence[list[int]]:
@@ -70,9 +76,7 @@ def select_prompts(config: Config, split: str, tokenizer: PreTrainedTokenizerBas
     if not found:
         raise ConfigError("dataset.path" if dataset.path else "dataset.min_words", f"no prompt in the {split} split")
     if config.shift.visible == "tag":
-        found = [
-            Prompt((*p.turns[:-1], f"[{name}] {p.text}"), group=name) for p in found for name in config.shift.objectives
-        ]
+        found = [_tagged(prompt, name) for prompt in found for name in config.shift.objectives]
     random.Random(dataset.seed).shuffle(found)
     room = config.model.max_length - dataset.sampling.max_new_tokens - 1
     wanted = getattr(dataset, f"{split}_prompts")
@@ -80,11 +84,16 @@ def select_prompts(config: Config, split: str, tokenizer: PreTrainedTokenizerBas
     for prompt in found:
         if len(fits) == wanted:
             break
-        if len(prompt_ids(tokenizer, prompt.turns, config.model.system_prompt)) <= room:
+        if len(prompt_ids(tokenizer, messages(prompt.turns), config.model.system_prompt)) <= room:
             fits.append(prompt)
     if not fits:
         raise ConfigError("model.max_length", f"{config.model.max_length} is shorter than every prompt and a reply")
     return fits
+
+
+def _tagged(prompt: Prompt, group: str) -> Prompt:
+    last = replace(prompt.turns[-1], content=f"[{group}] {prompt.text}")
+    return replace(prompt, turns=(*prompt.turns[:-1], last), group=group)
 
 
 def sample_candidates(
@@ -92,7 +101,7 @@ def sample_candidates(
 ) -> None:
     """Sample ``dataset.samples`` replies to each prompt of a split and save the table in ``target``."""
     prompts = select_prompts(config, split, tokenizer)
-    ids = [prompt_ids(tokenizer, prompt.turns, config.model.system_prompt) for prompt in prompts]
+    ids = [prompt_ids(tokenizer, messages(prompt.turns), config.model.system_prompt) for prompt in prompts]
     replies = sample_replies(
         model,
         tokenizer,
@@ -121,14 +130,14 @@ def given_candidates(config: Config, split: str, tokenizer: PreTrainedTokenizerB
     for row in found:
         if len(prompts) == getattr(config.dataset, f"{split}_prompts"):
             break
-        prompt = prompt_ids(tokenizer, row.prompt.turns, config.model.system_prompt)
-        both = [reply_ids(tokenizer, row.chosen), reply_ids(tokenizer, row.rejected)]
+        prompt = prompt_ids(tokenizer, messages(row.prompt.turns), config.model.system_prompt)
+        both = [reply_ids(tokenizer, said(row.chosen)), reply_ids(tokenizer, said(row.rejected))]
         if len(prompt) + max(map(len, both)) > config.model.max_length:
             dropped += 1
             continue
         prompts.append(row.prompt)
         ids.append(prompt)
-        texts.append([row.chosen, row.rejected])
+        texts.append([said(row.chosen), said(row.rejected)])
         replies.append(both)
     if not prompts:
         key = "model.max_length" if dropped else "dataset.path"
@@ -141,13 +150,18 @@ def _save(
     prompts: list[Prompt], ids: list[list[int]], texts: list[list[str]], replies: list[list[list[int]]], target: Path
 ) -> None:
     table = {
-        "turns": [list(prompt.turns) for prompt in prompts],
+        "turns": [messages(prompt.turns) for prompt in prompts],
         "group": [prompt.group for prompt in prompts],
         "prompt_ids": ids,
         "replies": texts,
         "reply_ids": replies,
     }
     Dataset.from_dict(table).save_to_disk(target, max_shard_size="1GB")
+
+
+def asked(table: Dataset) -> list[str]:
+    """What was said last in each prompt of a table of candidates, ``[P]``."""
+    return [turns[-1]["content"] for turns in table["turns"]]
 
 
 def split_key(config: Config, split: str) -> dict:

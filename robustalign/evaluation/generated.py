@@ -63,7 +63,7 @@ def _rewards(
 ) -> dict[str, Cell]:
     """What each component thinks of the replies to the prompts that are its own."""
     replies = len(texts[0])
-    asked = [turns[-1] for turns in candidates.table["turns"] for _ in range(replies)]
+    asked = [text for text in candidates.asked for _ in range(replies)]
     raw = score(asked, [text for row in texts for text in row])
     scores = {name: values.reshape(len(texts), replies) for name, values in raw.items()}
     groups = np.array(candidates.table["group"][:])

@@ -38,7 +38,7 @@ class HeldOut:
 
     def sample(self, prompts: int = 20) -> pd.DataFrame:
         """What was said last to the first prompts, for people to read."""
-        asked = [turns[-1] for turns in self.candidates.table["turns"][:prompts]]
+        asked = self.candidates.asked[:prompts]
         rows = [(self.split, p, text) for p, texts in zip(asked, self.replies, strict=False) for text in texts]
         return pd.DataFrame(rows, columns=["split", "prompt", "reply"])
 

@@ -23,7 +23,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from robustalign.cache import ArtefactCache
 from robustalign.config import HUMAN, Config
-from robustalign.data.candidates import Candidates, given_candidates, sample_candidates, split_key
+from robustalign.data.candidates import Candidates, asked, given_candidates, sample_candidates, split_key
 from robustalign.data.splits import SPLITS
 from robustalign.errors import ConfigError
 from robustalign.evaluation.targets import Cell
@@ -72,7 +72,7 @@ class Stages:
         return model.requires_grad_(False)
 
     def candidates_key(self, split: str) -> dict[str, Any]:
-        return {"version": 1, "model": self.model_key, **split_key(self.config, split)}
+        return {"version": 2, "model": self.model_key, **split_key(self.config, split)}
 
     def candidates_folder(self, split: str) -> Path:
         def build(target: Path) -> None:
@@ -96,8 +96,8 @@ class Stages:
         def build(target: Path) -> None:
             table = load_from_disk(folder)
             texts = table["replies"][:]
-            asked = [turns[-1] for turns, row in zip(table["turns"], texts, strict=True) for _ in row]
-            flat = score_all(key["rewards"], self.reward_assets, asked, [reply for row in texts for reply in row])
+            prompts = [text for text, row in zip(asked(table), texts, strict=True) for _ in row]
+            flat = score_all(key["rewards"], self.reward_assets, prompts, [reply for row in texts for reply in row])
             if key["human"]:
                 flat[HUMAN] = np.tile([1.0, 0.0], len(texts))
             save_file({name: v.reshape(len(texts), -1) for name, v in flat.items()}, target / "scores.safetensors")

@@ -13,10 +13,12 @@ from transformers import PreTrainedTokenizerBase
 from robustalign.errors import ConfigError
 
 
-def prompt_ids(tokenizer: PreTrainedTokenizerBase, turns: Sequence[str], system: str | None = None) -> list[int]:
+def prompt_ids(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, str]], system: str | None = None
+) -> list[int]:
     """Ids up to where a reply begins: the chat template, or BOS and the text where there is none.
 
-    ``turns``: user, assistant, …, user.
+    ``messages``: of role and content. ``system``: a system turn where they begin with none.
 
     Raises:
         ConfigError: a system prompt without a chat template that can hold it.
@@ -24,14 +26,12 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, turns: Sequence[str], system:
     if tokenizer.chat_template is None:
         if system:
             raise ConfigError("model.system_prompt", "this tokenizer has no chat template to put it in")
-        ids = tokenizer("\n".join(turns), add_special_tokens=False)["input_ids"]
+        ids = tokenizer("\n".join(message["content"] for message in messages), add_special_tokens=False)["input_ids"]
         bos = tokenizer.bos_token_id
         return ids if bos is None else [bos, *ids]
-    roles = ("user", "assistant")
-    messages = [{"role": roles[i % 2], "content": text} for i, text in enumerate(turns)]
-    if system:
-        messages.insert(0, {"role": "system", "content": system})
-    rendered = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    if system and messages[0]["role"] != "system":
+        messages = [{"role": "system", "content": system}, *messages]
+    rendered = tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
     return tokenizer(rendered, add_special_tokens=False)["input_ids"]
 
 

@@ -6,6 +6,7 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 from robustalign.config import DatasetConfig
+from robustalign.data.prompts import Turn
 from robustalign.data.sources import chitchat, tables
 from robustalign.data.splits import SPLITS, split_of, text_key
 from robustalign.errors import ConfigError
@@ -67,13 +68,15 @@ def test_text_and_chat_forms_give_the_same_comparison(tmp_path) -> None:
         "chosen": [[{"role": "user", "content": "tea?"}, {"role": "assistant", "content": "yes"}]],
         "rejected": [[{"role": "assistant", "content": "no"}]],
     }
-    text = {"prompt": ["tea?"], "chosen": ["tea? yes"], "rejected": ["no"]}
+    text = {"prompt": ["tea?"], "chosen": ["yes"], "rejected": ["no"]}
     found = []
     for name, rows in (("chat", chat), ("text", text)):
         Dataset.from_dict(rows).save_to_disk(tmp_path / name)
         found.append([row for split in SPLITS for row in tables.comparisons(config(tmp_path / name), split)])
     assert found[0] == found[1]
-    assert (found[0][0].prompt.turns, found[0][0].chosen, found[0][0].rejected) == (("tea?",), "yes", "no")
+    row = found[0][0]
+    assert row.prompt.turns == (Turn("user", "tea?"),)
+    assert (row.chosen, row.rejected) == ((Turn("assistant", "yes"),), (Turn("assistant", "no"),))
 
 
 def test_a_missing_column_is_named(tmp_path) -> None:

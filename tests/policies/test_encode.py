@@ -10,8 +10,12 @@ from robustalign.errors import ConfigError
 from robustalign.policies.encode import close, decode, prompt_ids, reply_ids
 
 
+def chat(*texts: str) -> list[dict[str, str]]:
+    return [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(texts)]
+
+
 def test_one_bos_first_and_one_eos_after_the_turn(tokenizer) -> None:
-    ids = prompt_ids(tokenizer, ["how are you?"])
+    ids = prompt_ids(tokenizer, chat("how are you?"))
     assert ids[0] == tokenizer.bos_token_id and ids.count(tokenizer.bos_token_id) == 1
     assert ids[-1] == tokenizer.eos_token_id
 
@@ -25,8 +29,8 @@ def test_reply_ends_in_exactly_one_eos(tokenizer) -> None:
 def test_the_boundary_is_exact(tokenizer) -> None:
     """The prompt's ids are a prefix of the conversation's, so no merge crosses the border."""
     turns = ["do you like tea?", "yes, and you?"]
-    whole = prompt_ids(tokenizer, turns)
-    assert whole == prompt_ids(tokenizer, turns[:1]) + reply_ids(tokenizer, turns[1])
+    whole = prompt_ids(tokenizer, chat(*turns))
+    assert whole == prompt_ids(tokenizer, chat(turns[0])) + reply_ids(tokenizer, turns[1])
 
 
 def test_sampled_ids_are_closed_once(tokenizer) -> None:
@@ -48,7 +52,7 @@ def without_bos() -> PreTrainedTokenizerFast:
 
 def test_a_tokenizer_without_bos_or_template() -> None:
     bare = without_bos()
-    assert prompt_ids(bare, ["hello"]) == [2]
+    assert prompt_ids(bare, chat("hello")) == [2]
     assert reply_ids(bare, "hello") == [2, 1]
     with pytest.raises(ConfigError, match=r"model.system_prompt"):
-        prompt_ids(bare, ["hello"], system="be kind")
+        prompt_ids(bare, chat("hello"), system="be kind")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from robustalign.data.prompts import Prompt
+from robustalign.data.prompts import Prompt, Turn
 from robustalign.data.splits import SPLITS, split_of, text_key
 from robustalign.errors import ConfigError
 
@@ -89,5 +89,6 @@ def prompts(split: str, *, min_words: int, max_words: int) -> list[Prompt]:
             key = text_key(turn)
             if min_words <= len(turn.split()) <= max_words and owner[key] == split and key not in seen:
                 seen.add(key)
-                found.append(Prompt((turn,), group="question" if "?" in turn else "statement"))
+                group = "question" if "?" in turn else "statement"
+                found.append(Prompt((Turn("user", turn),), group))
     return found
