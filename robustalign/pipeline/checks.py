@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from robustalign.config import Config
 from robustalign.data.candidates import check_source
 from robustalign.errors import ConfigError
@@ -29,7 +31,7 @@ def check_config(config: Config) -> None:
     for name, spec in config.reward.items():
         scorer_module(name, spec)
     check_source(config.dataset)
-    check_path(config.model.path)
+    check_path(config.model.path, Path(config.paths.output))
     device(config)
 
 

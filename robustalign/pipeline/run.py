@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import load_file
 from transformers import PreTrainedModel, TrainerCallback
 
-from robustalign.cache import to_disk
 from robustalign.config import Config
 from robustalign.data.pairs import PairColumns, TrainingRows, training_pairs
 from robustalign.evaluation.targets import Cell, evaluate_targets, per_prompt
 from robustalign.pipeline.held_out import HeldOut
+from robustalign.pipeline.model_card import licence_of, model_card
 from robustalign.pipeline.stages import Stages, device
 from robustalign.pipeline.usage import Usage
 from robustalign.policies.load import with_adapters
+from robustalign.policies.save import load_trained, save_trained
 from robustalign.run.folder import RunFolder, Stopped
 from robustalign.run.journal import Journal
 from robustalign.shifts import Pairs, Shift
@@ -289,8 +289,17 @@ class Line:
         _remove(self.folder.checkpoints)
         for kind in ("targets", "prompts"):
             _remove(self.folder.results / kind)
-        if not self.config.trainer.save_model:
+        if self.config.trainer.save_model:
+            self.complete_model()
+        else:
             _remove(self.folder.model)
+
+    def complete_model(self) -> None:
+        """Make the trained policy's folder one that can be used by itself: with its tokenizer and a card."""
+        base = Path(self.stages.model_path)
+        self.stages.tokenizer.save_pretrained(self.folder.model)
+        card = model_card(self.config, self.folder, licence_of(base) if base.is_dir() else None)
+        (self.folder.model / "README.md").write_text(card, encoding="utf-8")
 
 
 class Steps(TrainerCallback):
@@ -327,27 +336,6 @@ def share_ratio(shift: Shift, target: str) -> np.ndarray | None:
     if ((nominal == 0) & (wanted > 0)).any():
         return None
     return np.divide(wanted, nominal, out=np.zeros_like(wanted), where=nominal > 0)
-
-
-def save_trained(policy: PreTrainedModel, target: Path) -> None:
-    """Save the trained policy (its adapters alone under LoRA) beside ``target`` and rename."""
-    staging = target.with_name(target.name + ".writing")
-    _remove(staging)
-    policy.save_pretrained(staging)
-    to_disk(staging)
-    _remove(target)
-    os.replace(staging, target)
-
-
-def load_trained(policy: PreTrainedModel, source: Path) -> None:
-    """Put a saved policy's parameters into ``policy``."""
-    if (source / "adapter_model.safetensors").is_file():
-        from peft import set_peft_model_state_dict
-
-        set_peft_model_state_dict(policy, load_file(source / "adapter_model.safetensors"))
-        return
-    trained = type(policy).from_pretrained(source, dtype=next(policy.parameters()).dtype)
-    policy.load_state_dict(trained.state_dict())
 
 
 def _remove(folder: Path) -> None:

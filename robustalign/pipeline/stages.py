@@ -27,8 +27,9 @@ from robustalign.data.candidates import Candidates, asked, given_candidates, sam
 from robustalign.data.splits import SPLITS
 from robustalign.errors import ConfigError
 from robustalign.evaluation.targets import Cell
-from robustalign.policies.load import asset_folder, convert_wheel, load_model, load_tokenizer
+from robustalign.policies.load import asset_folder, convert_wheel, load_model, load_tokenizer, run_model
 from robustalign.policies.logprobs import score_completions
+from robustalign.policies.save import is_adapter, merge
 from robustalign.rewards import build_scorer, score_all, scorer_module
 from robustalign.shifts import Shift, Standards
 
@@ -48,6 +49,12 @@ class Stages:
             return str(asset_folder(name))
         if kind == "wheel":
             return str(self.cache.get("model", _wheel_key(name), lambda out: convert_wheel(name, out)))
+        if kind == "run":
+            model = run_model(name, Path(self.config.paths.output))
+            if is_adapter(model):
+                key = {"merged": folder_fingerprint(model)}
+                return str(self.cache.get("model", key, lambda out: merge(model, out)))
+            return str(model)
         return self.config.model.path
 
     @cached_property

@@ -25,8 +25,25 @@ def asset_folder(name: str) -> Path:
     return folder
 
 
-def check_path(path: str) -> None:
-    """Refuse a model that cannot be there: an unknown asset or wheel, or a local folder without a checkpoint.
+def run_model(name: str, output: Path) -> Path:
+    """The trained policy of a run (``model.path=run:IDENTITY``) below ``output``, which is ``paths.output``.
+
+    Raises:
+        ConfigError: no such run, more than one, or one that kept no policy.
+    """
+    runs = sorted(folder for folder in (output / "runs").glob(f"{name}*") if (folder / "config.yaml").is_file())
+    exact = [folder for folder in runs if folder.name == name]
+    if len(exact or runs) != 1:
+        what = f"{len(runs)} runs begin with" if runs else "no run begins with"
+        raise ConfigError("model.path", f"{what} {name!r} in {output / 'runs'}")
+    model = (exact or runs)[0] / "model"
+    if not (model / "trained").is_file():
+        raise ConfigError("model.path", f"run {name!r} kept no policy; train it with trainer.save_model=true")
+    return model
+
+
+def check_path(path: str, output: Path) -> None:
+    """Refuse a model that cannot be there: an unknown asset, wheel or run, or a local folder without a checkpoint.
 
     Raises:
         ConfigError: with what there is.
@@ -36,6 +53,8 @@ def check_path(path: str) -> None:
         asset_folder(name)
     elif kind == "wheel":
         _wheel_folder(name)
+    elif kind == "run":
+        run_model(name, output)
     elif Path(path).is_dir() and not (Path(path) / "config.json").is_file():
         raise ConfigError("model.path", f"{path!r} holds no config.json; it must be a folder of save_pretrained")
     elif path.startswith(("/", ".", "~")) and not Path(path).is_dir():

@@ -25,12 +25,13 @@ class MissingResults(UserWarning):
 
 @dataclass(frozen=True)
 class Run:
-    """A run: its config, its status, the last value of each metric, and the folder of its files."""
+    """A run: its identity, its config, its status, the last value of each metric, and the folder of its files."""
 
     run_id: str
     name: str
     status: str
     uid: str
+    identity: str
     sweep: str
     parent: str | None
     started: float
@@ -176,6 +177,7 @@ def _run(row: Mapping[str, Any], folder: Path) -> Run:
         name=text("name"),
         status=text("tags.robustalign.status") or text("status"),
         uid=text("tags.robustalign.uid") or row["run_id"],
+        identity=text("tags.robustalign.identity"),
         sweep=text("tags.robustalign.sweep"),
         parent=text("parent") or None,
         started=started.timestamp() if started == started else 0.0,

@@ -9,6 +9,7 @@ from urllib.parse import unquote, urlparse
 
 import pandas as pd
 
+from robustalign.errors import ConfigError
 from robustalign.tracking.store import open_store
 
 WANTED = ("config.yaml", "results")
@@ -48,6 +49,21 @@ def attach_report(uri: str, run_id: str, folder: Path, words: str) -> None:
     client = open_store(uri)
     client.log_artifacts(run_id, str(folder), artifact_path="report")
     write_note(client, run_id, found=words)
+
+
+def attach_model(uri: str, identity: str, folder: Path) -> None:
+    """Log an exported policy as the artefact ``model`` of every entry that the store has of a run.
+
+    Raises:
+        ConfigError: the store knows no run of that identity.
+    """
+    client = open_store(uri)
+    experiments = [e.experiment_id for e in client.search_experiments()]
+    found = client.search_runs(experiments, f"tags.`robustalign.identity` LIKE '{identity}%'")
+    if not found:
+        raise ConfigError("tracking.uri", f"no run {identity!r} in this store; bring it in with robustalign sync")
+    for run in found:
+        client.log_artifacts(run.info.run_id, str(folder), artifact_path="model")
 
 
 def _own(artifact_dir: str) -> Path | None:

@@ -93,6 +93,7 @@ def records(sweep: Sweep) -> list[Run]:
         files = run.folder.path
         config = run.folder.frozen() or {}
         known = {"config": config, "metrics": last, "files": files, "status": str(status.state), "uid": status.uid}
+        known["identity"] = run.folder.name
         made.append(Run(run_id=status.uid, name=run.name, sweep=sweep.id, parent=None, started=number, **known))
     return made
 

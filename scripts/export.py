@@ -1,0 +1,5 @@
+import sys
+
+from robustalign.cli.export import main
+
+sys.exit(main())
