@@ -24,7 +24,7 @@ from robustalign.data.pairs import PairCollator
 from robustalign.policies.logprobs import sequence_logps
 from robustalign.run.journal import Journal
 from robustalign.training.objective import build_objective
-from robustalign.training.step import rows_of
+from robustalign.training.steps import rows_of
 from robustalign.training.trainer import PairTrainer
 
 STEPS = 40

@@ -15,7 +15,7 @@ from torch import nn
 from robustalign.config import config_dir
 from robustalign.data.pairs import PairCollator
 from robustalign.training.objective import build_objective
-from robustalign.training.step import Batch, ObjectiveStep
+from robustalign.training.steps import Batch, objective_step
 
 DPO = {"name": "dpo", "loss": "sigmoid", "set": "nominal", "beta": 0.1}
 KLDPO = {"name": "kldpo", "loss": "sigmoid", "set": "kl", "beta": 0.1, "temperature": 0.5}
@@ -41,7 +41,7 @@ def methods() -> dict[str, tuple[dict, int]]:
 
 def step(model: nn.Module, method: dict, batches: Sequence[Batch]) -> Callable[[], None]:
     """A whole optimiser step's gradient; the optimiser itself costs all methods the same."""
-    of = ObjectiveStep(build_objective(method))
+    of = objective_step(build_objective(method))
 
     def run() -> None:
         model.zero_grad()

@@ -15,7 +15,7 @@ from robustalign.data.pairs import PairCollator
 from robustalign.policies.familiarity import policy_weight
 from robustalign.policies.logprobs import Rows, sequence_logps
 from robustalign.training.objective import build_objective
-from robustalign.training.step import ObjectiveStep, pair_terms, rows_of
+from robustalign.training.steps import objective_step, pair_terms, rows_of
 from tests.conftest import compose_config, tiny_gpt2
 from tests.training.test_step import examples, gradient
 
@@ -47,7 +47,7 @@ def test_the_presets_asked_for_exist() -> None:
 def test_two_steps_of_training_lower_the_loss_of_the_batch(name: str) -> None:
     method, model = preset(name), tiny_gpt2(torch.float64)
     assert method["name"] == name, "the name in tables is the name of the file"
-    step, batch = ObjectiveStep(build_objective(method, batch_size=12)), PairCollator(pad=0)(rows())
+    step, batch = objective_step(build_objective(method, batch_size=12)), PairCollator(pad=0)(rows())
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
     for _ in range(2):
         plan = step.plan(model, [batch])
@@ -162,7 +162,7 @@ def test_wdpo_by_hand(name: str) -> None:
     losses, squares = by_hand(model, "joint" if name == "wdpo_paper" else "per_sequence")
     penalty = RADIUS * (squares.mean().sqrt() if name == "wdpo_paper" else squares.mean())
     expected = torch.autograd.grad(losses.mean() + penalty, list(model.parameters()))
-    step = ObjectiveStep(build_objective(preset(name)))
+    step = objective_step(build_objective(preset(name)))
     plan = step.plan(model, [batch])
     assert plan.diagnostics["penalty"] == pytest.approx(float(penalty.detach()), rel=1e-12)
     found = torch.autograd.grad(step.loss(model, batch, plan, 0)[0], list(model.parameters()))
@@ -188,7 +188,7 @@ def test_policy_weight_token_by_token() -> None:
 def test_difference_step_has_the_precision_of_autocast() -> None:
     """Under bf16 autocast a step chosen for fp32 would drown in rounding."""
     model, batch = tiny_gpt2(), PairCollator(pad=0)(examples())
-    step = ObjectiveStep(build_objective(preset("wdpo") | {"gradient": "forward"}))
+    step = objective_step(build_objective(preset("wdpo") | {"gradient": "forward"}))
     plain = step.plan(model, [batch]).moves[1][1]
     with torch.autocast("cpu", dtype=torch.bfloat16):
         mixed = step.plan(model, [batch]).moves[1][1]

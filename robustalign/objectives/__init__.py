@@ -13,7 +13,7 @@ the config keys. A new loss or set is one new module in ``losses/`` or ``sets/``
 
 from __future__ import annotations
 
-from robustalign.objectives.ambiguity_set import AmbiguitySet, RobustValue
+from robustalign.objectives.ambiguity_set import AmbiguitySet, Knob, RobustValue
 from robustalign.objectives.losses.apo import APODownLoss, APOZeroLoss
 from robustalign.objectives.losses.beta_dpo import BetaDPOLoss
 from robustalign.objectives.losses.chi_po import ChiPOLoss
@@ -61,6 +61,7 @@ __all__ = [
     "IPOLoss",
     "InputStatistics",
     "KLBall",
+    "Knob",
     "Nominal",
     "OutputLayerBall",
     "PairLoss",

@@ -11,10 +11,28 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Knob:
+    """The number that makes a set stronger or weaker: a field of it."""
+
+    field: str
+    """The set's field, and so the config key ``method.<field>``."""
+    unit: str
+    """What the number counts, in words: ``nats``, ``share of the pairs``."""
+    stronger: int = 1
+    """1 where larger values lead further from the nominal law, -1 where smaller ones do."""
+    nominal: float = 0.0
+    """The value at which the set is the nominal law, inf allowed."""
+
+    def strength(self, value: float) -> float:
+        """How far a value leads from the nominal law, >= 0: an order of the values of one knob, no common unit."""
+        return value if self.stronger > 0 else 1 / value - 1 / self.nominal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,14 +70,25 @@ class WorstLaw:
 class AmbiguitySet(ABC):
     """Base of all ambiguity sets: a dataclass whose fields are its config keys.
 
-    A subclass sets ``name`` and ``_worst_law``. A module of this package that defines one is found by itself;
-    nothing has to be registered.
+    A subclass sets ``name``, ``knobs`` and ``_worst_law``. A module of this package that defines one is found by
+    itself; nothing has to be registered.
     """
 
     name: ClassVar[str]
     """What configs and tables call the set."""
     needs: ClassVar[frozenset[str]] = frozenset()
     """The per-pair columns ``worst_case`` must be given."""
+    acts_on: ClassVar[str] = "weights"
+    """What the adversary changes: the ``weights`` of the pairs, their embedded ``inputs``, or the ``output_layer``."""
+    couples: ClassVar[bool] = True
+    """Whether the weight of a pair depends on the losses of others."""
+    knobs: ClassVar[tuple[Knob, ...]] = ()
+    """What sets the strength: one knob, or several of which a config gives one; none where nothing can be set."""
+
+    @classmethod
+    def knob(cls, values: Mapping[str, Any]) -> Knob | None:
+        """The knob that a ``method`` config turns: the first whose field has a value; None where there is none."""
+        return next((knob for knob in cls.knobs if values.get(knob.field) is not None), None)
 
     def worst_case(self, losses: Tensor, *, weight: Tensor | None = None, group: Tensor | None = None) -> RobustValue:
         """The worst law for these losses; changes no state.

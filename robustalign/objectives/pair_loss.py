@@ -45,6 +45,15 @@ class PairLoss(ABC):
     @abstractmethod
     def _losses(self, terms: PairTerms) -> Tensor: ...
 
+    def state_dict(self) -> dict[str, Tensor]:
+        """What the loss has learnt: nothing, unless it adapts."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take over what :meth:`state_dict` gave."""
+        if state:
+            raise ValueError(f"state: the {self.name} loss learns nothing but was given {', '.join(state)}")
+
 
 class Adapted(NamedTuple):
     """What an :class:`AdaptiveLoss` makes of a batch."""

@@ -28,7 +28,7 @@ from robustalign.data.pairs import PairCollator, TrainingRows
 from robustalign.policies.logprobs import unwrapped
 from robustalign.training import distributed, sharded
 from robustalign.training.objective import Objective
-from robustalign.training.step import ObjectiveStep, Plan
+from robustalign.training.steps import Plan, objective_step
 
 Log = Callable[[int, dict[str, float]], None]
 SHARDED = "sharded.safetensors"
@@ -56,7 +56,7 @@ class PairTrainer(Trainer):
         gradient_checkpointing: bool = False,
         callbacks: list[TrainerCallback] | None = None,
     ) -> None:
-        self.step_of = ObjectiveStep(objective)
+        self.step_of = objective_step(objective)
         self.config, self.emit, self.before_save = config, log, before_save
         self._plan: Plan | None = None
         self._columns: list[dict[str, torch.Tensor]] = []

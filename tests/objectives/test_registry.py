@@ -3,6 +3,7 @@ import sys
 from dataclasses import fields, is_dataclass
 
 import pytest
+import torch
 
 from robustalign.objectives import LOSSES, SETS, AmbiguitySet, PairLoss
 from robustalign.objectives.registry import discover
@@ -43,3 +44,32 @@ def test_importable_with_torch_alone():
     )
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert loaded.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_a_knob_is_a_field_and_the_worst_case_grows_with_its_strength(name):
+    entry = SETS[name]
+    assert entry.acts_on in ("weights", "inputs", "output_layer")
+    losses = torch.tensor([0.1, 0.4, 0.9, 2.0], dtype=torch.float64)
+    for knob in entry.knobs:
+        assert knob.field in {field.name for field in fields(entry)} and knob.unit
+        values = (0.1, 0.3, 0.7)
+        assert sorted(values, key=knob.strength) == sorted(values, reverse=knob.stronger < 0)
+        assert knob.strength(knob.nominal) == 0 < knob.strength(0.3)
+        assert entry.knob({knob.field: 0.3}).field == knob.field
+        if entry.acts_on == "weights" and "group" not in entry.needs:
+            worst = [
+                float(entry(**{knob.field: v}).worst_case(losses).value) for v in sorted(values, key=knob.strength)
+            ]
+            assert float(losses.mean()) < worst[0] < worst[1] < worst[2]
+    assert entry.knob({}) is None
+
+
+def test_the_knob_of_a_config_is_the_one_that_it_sets():
+    assert SETS["kl"].knob({"radius": 0.1, "temperature": None}).unit == "nats"
+    assert SETS["kl"].knob({"radius": None, "temperature": 0.1}).stronger == -1
+    assert (
+        SETS["wasserstein"].knob({"radius": 0.1, "radius_unit": "absolute"}).unit != SETS["wasserstein"].knobs[0].unit
+    )
+    assert SETS["wasserstein"].knob({"radius": 0.1}) == SETS["wasserstein"].knobs[0]
+    assert SETS["nominal"].knob({"radius": 0.1}) is None

@@ -19,7 +19,7 @@ from robustalign.config import config_dir
 from robustalign.data.pairs import PairCollator
 from robustalign.training import distributed, sharded
 from robustalign.training.objective import build_objective
-from robustalign.training.step import ObjectiveStep
+from robustalign.training.steps import objective_step
 from tests.conftest import compose_config, tiny_gpt2
 from tests.training.test_step import examples
 
@@ -65,7 +65,7 @@ def rows() -> list[dict]:
 
 def gradient(method: dict, dtype: torch.dtype, cut: Sequence[Sequence[int]]) -> torch.Tensor:
     """The parameter gradient, summed over ranks: flat, fp64. What learns has seen the same pairs once before."""
-    model, step = tiny_gpt2(dtype), ObjectiveStep(build_objective(method, batch_size=PAIRS))
+    model, step = tiny_gpt2(dtype), objective_step(build_objective(method, batch_size=PAIRS))
     start = sum(map(sum, cut[: distributed.rank()]))
     places = itertools.pairwise(np.cumsum([start, *cut[distributed.rank()]]))
     batches = [PairCollator(pad=0)(rows()[a:b]) for a, b in places]
@@ -80,7 +80,7 @@ def gradient(method: dict, dtype: torch.dtype, cut: Sequence[Sequence[int]]) -> 
 
 def wrapped_gradient(method: dict, parallel: str) -> torch.Tensor:
     """The parameter gradient that a data-parallel wrapper leaves behind: flat, fp64."""
-    model, step = tiny_gpt2(torch.float64), ObjectiveStep(build_objective(method, batch_size=PAIRS))
+    model, step = tiny_gpt2(torch.float64), objective_step(build_objective(method, batch_size=PAIRS))
     wrapped = DistributedDataParallel(model) if parallel == "ddp" else model
     if parallel == "fsdp":
         sharded.shard(model)

@@ -10,7 +10,7 @@ from robustalign.data.pairs import PairCollator
 from robustalign.errors import ConfigError
 from robustalign.pipeline.checks import check_config
 from robustalign.training.objective import build_objective
-from robustalign.training.step import ObjectiveStep
+from robustalign.training.steps import objective_step
 from tests.conftest import compose_config, tiny_gpt2, tiny_llama
 from tests.training.test_step import WDPO, examples, gradient
 
@@ -99,7 +99,7 @@ def test_a_tied_table_gets_both_its_gradients(form: str) -> None:
 def test_autocast_keeps_the_direction(form: str, cosine: float) -> None:
     """bfloat16 keeps 8 bits: a few per cent of rounding in the gradient, more in a difference of two."""
     model, batch = tiny_llama(), PairCollator(pad=0)(examples(24))
-    step = ObjectiveStep(build_objective(WDPO | {"gradient": form}))
+    step = objective_step(build_objective(WDPO | {"gradient": form}))
 
     def flat(autocast: bool) -> torch.Tensor:
         model.zero_grad()

@@ -12,7 +12,7 @@ from robustalign.data.pairs import PairCollator
 from robustalign.objectives import InputStatistics
 from robustalign.policies.logprobs import sequence_logps
 from robustalign.training.objective import build_objective
-from robustalign.training.step import ObjectiveStep, pair_terms, rows_of
+from robustalign.training.steps import objective_step, pair_terms, rows_of
 from tests.conftest import tiny_gpt2, tiny_llama
 
 WDPO = {"name": "wdpo", "loss": "sigmoid", "set": "wasserstein", "beta": 0.3, "radius": 0.05}
@@ -46,7 +46,7 @@ def examples(count: int = 12, seed: int = 0, weights: bool = False) -> list[dict
 
 def gradient(model, method: dict, rows: list[dict], sizes: list[int]) -> tuple[float, torch.Tensor]:
     """Value and flat parameter gradient of the objective over ``rows`` cut into micro-batches of ``sizes``."""
-    collate, step = PairCollator(pad=0), ObjectiveStep(build_objective(method))
+    collate, step = PairCollator(pad=0), objective_step(build_objective(method))
     cuts = np.cumsum([0, *sizes])
     batches = [collate(rows[a:b]) for a, b in itertools.pairwise(cuts)]
     model.zero_grad()
@@ -118,7 +118,7 @@ def move(model, by: torch.Tensor) -> None:
 
 def objective_value(model, method: dict, rows: list[dict]) -> float:
     """sup over the KL ball at a fixed radius or temperature (value - tau KL), or l + penalty."""
-    step, batch = ObjectiveStep(build_objective(method)), PairCollator(pad=0)(rows)
+    step, batch = objective_step(build_objective(method)), PairCollator(pad=0)(rows)
     plan = step.plan(model, [batch])
     if plan.statistics is not None:
         with torch.no_grad():
@@ -151,7 +151,7 @@ def test_first_order_forms_tend_to_the_double_backward(form: dict, prompt: str) 
 
 def test_relative_radius_is_the_displacement() -> None:
     model, batch = tiny_gpt2(torch.float64), PairCollator(pad=0)(examples())
-    plan = ObjectiveStep(build_objective(WDPO | {"prompt": "per_sequence"})).plan(model, [batch])
+    plan = objective_step(build_objective(WDPO | {"prompt": "per_sequence"})).plan(model, [batch])
     step = plan.moves[0][1]
     mask = batch["attention_mask"]
     embeddings = model.get_input_embeddings().weight.detach()[batch["input_ids"]]
@@ -166,7 +166,7 @@ def test_policy_equal_to_reference_has_loss_ln2_and_uniform_weights() -> None:
     batch = PairCollator(pad=0)(examples())
     with torch.no_grad():
         batch["ref_logps"] = sequence_logps(model, rows_of(batch))
-    step = ObjectiveStep(build_objective(METHODS["kldpo"]))
+    step = objective_step(build_objective(METHODS["kldpo"]))
     loss, columns = step.loss(model, batch, step.plan(model, [batch]), 0)
     assert float(loss.detach()) == pytest.approx(np.log(2), rel=1e-6)
     torch.testing.assert_close(columns["weight"], torch.ones(12), rtol=1e-5, atol=0)
@@ -190,7 +190,7 @@ def test_logits_sam_is_dpo_at_the_worst_output_weights(sizes: list[int]) -> None
 
 def test_the_difference_step_is_reported_and_has_the_asked_size() -> None:
     model, batch = tiny_gpt2(torch.float64), PairCollator(pad=0)(examples())
-    plan = ObjectiveStep(build_objective(WDPO | {"gradient": "central", "step_ratio": 1e-4})).plan(model, [batch])
+    plan = objective_step(build_objective(WDPO | {"gradient": "central", "step_ratio": 1e-4})).plan(model, [batch])
     eta, sums = plan.diagnostics["difference_step"], plan.statistics
     assert [step for _, step in plan.moves] == [eta, -eta]
     assert eta * float((sums.gradient_square / sums.embedding_square).sqrt()) == pytest.approx(1e-4)
@@ -229,7 +229,7 @@ def test_what_loss_and_set_have_learnt_goes_through_a_checkpoint() -> None:
         "momentum": 0.9,
     }
     model, batch = tiny_gpt2(torch.float64), PairCollator(pad=0)(examples())
-    first, second = (ObjectiveStep(build_objective(method)) for _ in range(2))
+    first, second = (objective_step(build_objective(method)) for _ in range(2))
     first.loss(model, batch, first.plan(model, [batch]), 0)
     second.load_state_dict(first.state_dict())
     one, other = (step.loss(model, batch, step.plan(model, [batch]), 0)[0] for step in (first, second))

@@ -8,7 +8,7 @@ from datasets import Dataset
 
 from robustalign.policies.logprobs import sequence_logps
 from robustalign.training.objective import build_objective
-from robustalign.training.step import ObjectiveStep, pair_terms, rows_of
+from robustalign.training.steps import objective_step, pair_terms, rows_of
 from tests.conftest import tiny_llama
 
 trl = pytest.importorskip("trl")
@@ -67,7 +67,7 @@ def test_losses_and_parameter_gradients_equal_trls(tokenizer, tmp_path, method, 
 
     policy.zero_grad()
     ours_batch = our_batch(batch)
-    step = ObjectiveStep(build_objective({"name": "same", "set": "nominal", "beta": 0.3} | method))
+    step = objective_step(build_objective({"name": "same", "set": "nominal", "beta": 0.3} | method))
     ours, _ = step.loss(policy, ours_batch, step.plan(policy, [ours_batch]), 0)
     ours.backward()
     our_gradient = torch.cat([p.grad.flatten() for p in policy.parameters()])
@@ -81,7 +81,7 @@ def test_loss_curve_of_twenty_steps_equals_trl(tokenizer, tmp_path) -> None:
     theirs, ours, reference = (tiny_llama(vocabulary=len(tokenizer), seed=s) for s in (1, 1, 2))
     trainer = trl_trainer(tokenizer, tmp_path, theirs, reference)
     batches = [trainer.data_collator([trainer.train_dataset[i] for i in rows]) for rows in ((0, 1), (2, 3), (1, 3))]
-    step = ObjectiveStep(build_objective({"name": "dpo", "loss": "sigmoid", "set": "nominal", "beta": 0.3}))
+    step = objective_step(build_objective({"name": "dpo", "loss": "sigmoid", "set": "nominal", "beta": 0.3}))
     optimisers = [torch.optim.AdamW(model.parameters(), lr=3e-3) for model in (theirs, ours)]
     curves: list[list[float]] = [[], []]
     for i in range(20):

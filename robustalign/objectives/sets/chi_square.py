@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from robustalign.objectives.ambiguity_set import WorstLaw, on_the_largest, stand_in
+from robustalign.objectives.ambiguity_set import Knob, WorstLaw, on_the_largest, stand_in
 from robustalign.objectives.checks import at_least_zero
 from robustalign.objectives.streaming import StreamingSet
 
@@ -31,6 +31,7 @@ class ChiSquareBall(StreamingSet):
     """
 
     name: ClassVar[str] = "chi_square"
+    knobs: ClassVar[tuple[Knob, ...]] = (Knob("radius", "half the variance of the density"),)
     radius: float
 
     def __post_init__(self) -> None:

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from robustalign.objectives.ambiguity_set import WorstLaw
+from robustalign.objectives.ambiguity_set import Knob, WorstLaw
 from robustalign.objectives.streaming import StreamingSet
 
 
@@ -27,6 +27,7 @@ class CVaR(StreamingSet):
     """
 
     name: ClassVar[str] = "cvar"
+    knobs: ClassVar[tuple[Knob, ...]] = (Knob("alpha", "share of the pairs", stronger=-1, nominal=1.0),)
     alpha: float
 
     def __post_init__(self) -> None:

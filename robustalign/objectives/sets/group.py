@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from robustalign.objectives.ambiguity_set import AmbiguitySet, WorstLaw, on_the_largest, stand_in
+from robustalign.objectives.ambiguity_set import AmbiguitySet, Knob, WorstLaw, on_the_largest, stand_in
 from robustalign.objectives.checks import one_of, positive
 
 FORMS = ("exact", "online")
@@ -34,6 +34,7 @@ class GroupBall(AmbiguitySet):
     """
 
     name: ClassVar[str] = "group"
+    knobs: ClassVar[tuple[Knob, ...]] = (Knob("step_size", "1 / loss"),)
     needs: ClassVar[frozenset[str]] = frozenset({"group"})
     form: str = "online"
     step_size: float = 0.01

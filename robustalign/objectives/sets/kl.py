@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from robustalign.objectives.ambiguity_set import WorstLaw, stand_in
+from robustalign.objectives.ambiguity_set import Knob, WorstLaw, stand_in
 from robustalign.objectives.checks import at_least_zero, one_of, positive
 from robustalign.objectives.solve import DIRECTIONS, kl_divergence, solve_temperature, tilt
 from robustalign.objectives.streaming import StreamingSet
@@ -35,6 +35,10 @@ class KLBall(StreamingSet):
     """
 
     name: ClassVar[str] = "kl"
+    knobs: ClassVar[tuple[Knob, ...]] = (
+        Knob("radius", "nats"),
+        Knob("temperature", "unit of the loss", stronger=-1, nominal=math.inf),
+    )
     radius: float | None = None
     temperature: float | None = None
     direction: str = "pessimistic"

@@ -15,6 +15,7 @@ class Nominal(AmbiguitySet):
     """The one-point set: the (prior-weighted) mean of the losses, as in plain DPO (arXiv 2502.01930, Eq. 3)."""
 
     name: ClassVar[str] = "nominal"
+    couples: ClassVar[bool] = False
 
     def _worst_law(self, losses: Tensor, prior: Tensor, group: Tensor | None) -> WorstLaw:
         return WorstLaw(probabilities=prior)

@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 from torch.linalg import vector_norm
 
-from robustalign.objectives.ambiguity_set import AmbiguitySet, WorstLaw
+from robustalign.objectives.ambiguity_set import AmbiguitySet, Knob, WorstLaw
 from robustalign.objectives.checks import at_least_zero
 
 
@@ -26,6 +26,8 @@ class OutputLayerBall(AmbiguitySet):
     """
 
     name: ClassVar[str] = "output_layer"
+    acts_on: ClassVar[str] = "output_layer"
+    knobs: ClassVar[tuple[Knob, ...]] = (Knob("radius", "Frobenius norm"),)
     radius: float
 
     def __post_init__(self) -> None:

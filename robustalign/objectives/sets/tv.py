@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from robustalign.objectives.ambiguity_set import AmbiguitySet, WorstLaw, on_the_largest
+from robustalign.objectives.ambiguity_set import AmbiguitySet, Knob, WorstLaw, on_the_largest
 from robustalign.objectives.sets.cvar import worst_share
 
 
@@ -23,6 +23,7 @@ class TVBall(AmbiguitySet):
     """
 
     name: ClassVar[str] = "tv"
+    knobs: ClassVar[tuple[Knob, ...]] = (Knob("radius", "share of the mass"),)
     radius: float
 
     def __post_init__(self) -> None:

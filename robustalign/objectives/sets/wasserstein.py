@@ -17,13 +17,14 @@ Everything the batch shares enters through four additive sums, so it can be pool
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from robustalign.objectives.ambiguity_set import AmbiguitySet, WorstLaw
+from robustalign.objectives.ambiguity_set import AmbiguitySet, Knob, WorstLaw
 from robustalign.objectives.checks import at_least_zero, one_of, positive
 
 FORMS = ("root", "squared")
@@ -86,6 +87,8 @@ class WassersteinBall(AmbiguitySet):
     """
 
     name: ClassVar[str] = "wasserstein"
+    acts_on: ClassVar[str] = "inputs"
+    knobs: ClassVar[tuple[Knob, ...]] = (Knob("radius", "rms of the embeddings"),)
     radius: float
     form: str = "root"
     gradient: str = "moved"
@@ -108,6 +111,14 @@ class WassersteinBall(AmbiguitySet):
             positive("step_ratio", self.step_ratio, "use null to choose by dtype")
             if self.gradient not in ("forward", "central"):
                 raise ValueError(f"step_ratio: gradient: {self.gradient} takes no difference step; set it to null")
+
+    @classmethod
+    def knob(cls, values: Mapping[str, Any]) -> Knob | None:
+        knob = super().knob(values)
+        if knob is None or values.get("radius_unit", "relative") == "relative":
+            return knob
+        squared = values.get("form") == "squared"
+        return Knob("radius", "squared-form rho of the paper" if squared else "norm in embedding space")
 
     def _worst_law(self, losses: Tensor, prior: Tensor, group: Tensor | None) -> WorstLaw:
         return WorstLaw(probabilities=prior)

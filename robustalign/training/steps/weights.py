@@ -1,0 +1,160 @@
+"""The step of a set that weighs pairs, and what every kind of step has in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from robustalign.objectives import AdaptiveLoss, PairTerms, RobustValue
+from robustalign.policies.familiarity import policy_weight
+from robustalign.policies.logprobs import sequence_logps
+from robustalign.training import distributed
+from robustalign.training.objective import Objective
+from robustalign.training.steps.plan import Batch, Plan, joined, pair_columns, pair_terms, rows_of
+
+
+class WeightStep:
+    """Makes plans and turns them into losses; holds no state beyond what the loss and the set have learnt."""
+
+    share = True
+    """Whether the two rows of a pair have one prompt."""
+
+    def __init__(self, objective: Objective) -> None:
+        self.objective = objective
+        self.set: Any = objective.set  # of the kind that the class is for
+
+    def plan(self, model: nn.Module, batches: Sequence[Batch]) -> Plan:
+        """Look at the whole optimiser batch where the set couples its pairs; add the columns that the policy gives."""
+        if "policy_weight" in self.objective.needs:
+            for batch in batches:
+                batch["policy_weight"] = policy_weight(model, rows_of(batch))
+        here = distributed.counts(sum(len(batch["row"]) for batch in batches), len(batches))
+        plan = Plan(
+            pairs_of_ranks=[pairs for pairs, _ in here],
+            loss=self.objective.loss,
+            prior=[batch.get("weight") for batch in batches],
+        )
+        self._complete(model, batches, plan, several=max(micro_batches for _, micro_batches in here) > 1)
+        return plan
+
+    def _complete(self, model: nn.Module, batches: Sequence[Batch], plan: Plan, several: bool) -> None:
+        """Fill the plan; ``several``: some rank has more than one micro-batch."""
+        microbatch, adaptive = self.objective.scope == "microbatch", isinstance(plan.loss, AdaptiveLoss)
+        adapts = adaptive and several and not microbatch
+        plan.adapts_later = adaptive and not adapts
+        plan.alone = microbatch or (several and not adapts and not self._couples(batches))
+        couples = several and not plan.alone
+        terms = self._look(model, batches) if adapts or couples else []
+        if adapts:
+            self._adapt(terms, batches, plan)
+        if couples:
+            self._weigh([plan.loss.losses(part) for part in terms], batches, plan)
+
+    def _couples(self, batches: Sequence[Batch]) -> bool:
+        """Whether a pair's weight depends on other pairs."""
+        return self.set.couples or "weight" in batches[0]
+
+    @torch.no_grad()
+    def _look(self, model: nn.Module, batches: Sequence[Batch]) -> list[PairTerms]:
+        return [pair_terms(batch, self._logps(model, batch)) for batch in batches]
+
+    def _adapt(self, terms: Sequence[PairTerms], batches: Sequence[Batch], plan: Plan, first: int = 0) -> None:
+        """Set the loss and the prior weights of these pairs, of all ranks unless each micro-batch is alone.
+
+        ``first``: number of the first of these micro-batches.
+        """
+        assert isinstance(self.objective.loss, AdaptiveLoss)
+        here = slice(first, first + len(batches))
+        margin, mine = self._known(plan, torch.cat([part.margin.detach() for part in terms]))
+        row, _ = self._known(plan, joined([batch["row"] for batch in batches]))
+        weight, _ = self._known(plan, joined(plan.prior[here]))
+        if weight is not None and not bool(weight.any()):
+            return
+        plan.loss, prior, diagnostics = self.objective.loss.adapt(margin, row, weight)
+        plan.prior[here] = prior[mine].split([len(part.margin) for part in terms])
+        plan.diagnostics |= diagnostics
+
+    def _weigh(self, losses: list[Tensor], batches: Sequence[Batch], plan: Plan) -> None:
+        columns = joined(plan.prior), joined([batch.get("group") for batch in batches])
+        plan.value, mine = self._robust(plan, torch.cat(losses), *columns)
+        plan.weights = list(mine.split([len(part) for part in losses]))
+
+    def loss(self, model: nn.Module, batch: Batch, plan: Plan, index: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """The part of the objective that micro-batch ``index`` contributes, and its detached pair columns.
+
+        The parts of all micro-batches and ranks add up to the objective of the batch.
+        """
+        total: Tensor | None = None
+        columns: dict[str, Tensor] = {}
+        for coefficient, step in plan.moves:
+            offset = step * plan.directions[index] if plan.directions is not None and step else None
+            terms = pair_terms(batch, self._logps(model, batch, offset, plan.output))
+            if plan.adapts_later:
+                self._adapt([terms], [batch], plan, first=index)
+            losses = plan.loss.losses(terms)
+            if plan.weights is not None:
+                weights = plan.weights[index]
+            else:
+                plan.value, weights = self._robust(plan, losses.detach(), plan.prior[index], batch.get("group"))
+            part = coefficient * (weights * losses).sum() / plan.pairs
+            total = part if total is None else total + part
+            columns = plan.columns[index] if plan.columns is not None else pair_columns(losses, terms)
+            columns = columns | {"weight": weights}
+        assert total is not None
+        return total, columns
+
+    def _logps(
+        self, model: nn.Module, batch: Batch, offset: Tensor | None = None, output: Tensor | None = None
+    ) -> Tensor:
+        return sequence_logps(model, rows_of(batch, self.share), offset, output)
+
+    def _robust(
+        self, plan: Plan, losses: Tensor, weight: Tensor | None, group: Tensor | None
+    ) -> tuple[RobustValue | None, Tensor]:
+        """The set's answer for the losses of all ranks (or a micro-batch alone), and the weights of this rank's pairs.
+
+        A batch in which no pair has a prior weight asks for no step: None, and weights of 0.
+        """
+        everywhere, mine = self._known(plan, losses)
+        prior, groups = self._known(plan, weight)[0], self._known(plan, group)[0]
+        if prior is not None and not bool(prior.any()):
+            return None, torch.zeros_like(losses)
+        value = self.set.step(everywhere, weight=prior, group=groups)
+        return value, value.weights[mine]
+
+    def _known(self, plan: Plan, column: Tensor | None) -> tuple[Any, slice]:
+        """A column of all the pairs that are looked at together, None if there is none, and where this rank's lie."""
+        if column is None or plan.alone:
+            return column, slice(None)
+        return distributed.gathered(column, plan.pairs_of_ranks)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What the loss and the set have learnt."""
+        parts = {"set": self.set.state_dict(), "loss": self.objective.loss.state_dict()}
+        return {f"{part}.{name}": value for part, state in parts.items() for name, value in state.items()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take over what :meth:`state_dict` gave."""
+        parts: dict[str, dict[str, Tensor]] = {"set": {}, "loss": {}}
+        for key, value in state.items():
+            part, name = key.split(".", 1)
+            parts[part][name] = value
+        self.set.load_state_dict(parts["set"])
+        self.objective.loss.load_state_dict(parts["loss"])
+
+
+class MovingStep(WeightStep):
+    """The step of a set that moves something before the pairs are weighed; a subclass says what."""
+
+    def _complete(self, model: nn.Module, batches: Sequence[Batch], plan: Plan, several: bool) -> None:
+        plan.alone = self.objective.scope == "microbatch"
+        if isinstance(plan.loss, AdaptiveLoss):
+            self._adapt(self._look(model, batches), batches, plan)
+        self._move(model, batches, plan)
+
+    def _move(self, model: nn.Module, batches: Sequence[Batch], plan: Plan) -> None:
+        """Weigh the pairs where they are, and put into the plan where they move."""
+        raise NotImplementedError
