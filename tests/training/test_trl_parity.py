@@ -71,9 +71,13 @@ def test_losses_and_parameter_gradients_equal_trls(tokenizer, tmp_path, method, 
     ours, _ = step.loss(policy, ours_batch, step.plan(policy, [ours_batch]), 0)
     ours.backward()
     our_gradient = torch.cat([p.grad.flatten() for p in policy.parameters()])
-    margins = pair_terms(ours_batch, sequence_logps(policy, rows_of(ours_batch))).margin
-    assert float(margins.detach().abs().min()) > 1e-2, "policy and reference must differ for this to mean anything"
-    assert float(ours.detach()) == pytest.approx(float(theirs.detach()), rel=1e-5)
+    logps = sequence_logps(policy, rows_of(ours_batch)).detach().requires_grad_()
+    terms = pair_terms(ours_batch | {"policy_weight": torch.ones(4)}, logps)
+    assert float(terms.margin.detach().abs().min()) > 1e-2, "policy and reference must differ to mean anything"
+    (slope,) = torch.autograd.grad(step.objective.loss.losses(terms).mean(), logps)
+    largest = logps.detach().abs() + ours_batch["ref_logps"].abs()  # the loss is made of differences of these
+    rounding = 4 * torch.finfo(torch.float32).eps * float((slope.abs() * largest).sum())
+    assert float(ours.detach()) == pytest.approx(float(theirs.detach()), rel=1e-6, abs=rounding)
     assert float((our_gradient - their_gradient).norm() / their_gradient.norm()) < 1e-5
 
 
