@@ -15,7 +15,7 @@ from robustalign.config import PairsConfig
 from robustalign.data.candidates import Candidates
 from robustalign.errors import ConfigError
 from robustalign.policies.logprobs import Rows
-from robustalign.shifts import Pairs, Shift, draw_pairs
+from robustalign.shifts import Pairs, Shift
 
 
 def training_pairs(shift: Shift, candidates: Candidates, rule: PairsConfig, seed: int, target: str | None) -> Pairs:
@@ -30,8 +30,8 @@ def training_pairs(shift: Shift, candidates: Candidates, rule: PairsConfig, seed
     rng = np.random.default_rng([seed, 1])
     shares = shift.shares(target)
     parts = []
-    for annotator in np.flatnonzero(shares):
-        found = _draw(shift, candidates, rule, int(annotator), rule.per_prompt, seed)
+    for annotator in np.flatnonzero(shares).tolist():
+        found = shift.pairs(candidates, annotator, rule, per_prompt=rule.per_prompt, seed=seed)
         if not len(found):
             name = shift.components[annotator].name
             raise ConfigError("dataset.pairs.min_gap", f"no pair is left for {name} ({_reasons(found)})")
@@ -51,21 +51,8 @@ def evaluation_pairs(
     shift: Shift, candidates: Candidates, rule: PairsConfig, per_prompt: int, seed: int
 ) -> list[Pairs]:
     """Each component's pairs of a held-out split, by the training rule, over the same draws."""
-    return [_draw(shift, candidates, rule, i, per_prompt, seed) for i in range(len(shift.components))]
-
-
-def _draw(shift: Shift, candidates: Candidates, rule: PairsConfig, annotator: int, per_prompt: int, seed: int) -> Pairs:
-    table = candidates.table
-    return draw_pairs(
-        shift.components[annotator],
-        annotator,
-        candidates.scores,
-        table["replies"][:],
-        table["group"][:],
-        rule,
-        per_prompt=per_prompt,
-        seed=seed,
-    )
+    count = len(shift.components)
+    return [shift.pairs(candidates, i, rule, per_prompt=per_prompt, seed=seed) for i in range(count)]
 
 
 def _reasons(pairs: Pairs) -> str:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from robustalign.evaluation.targets import resample_weights
 from robustalign.objectives import AmbiguitySet, ChiSquareBall, CVaR, KLBall, SigmoidLoss, TVBall, WassersteinBall
 from robustalign.policies.logprobs import Rows, sequence_logps, unwrapped
-from robustalign.shifts import Pairs, Shift
+from robustalign.shifts import Pairs, Populations
 
 BALLS: Mapping[str, Callable[[float], AmbiguitySet]] = {
     "kl": lambda radius: KLBall(radius=radius),
@@ -158,7 +158,7 @@ def divergences(law: np.ndarray, nominal: np.ndarray) -> dict[str, float]:
 
 def held_out_certificates(
     pairs: Sequence[Pairs],
-    shift: Shift,
+    shift: Populations,
     logratios: np.ndarray,
     beta: float,
     *,

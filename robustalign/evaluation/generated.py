@@ -14,7 +14,7 @@ from robustalign.evaluation.targets import WHOLE, Cell
 from robustalign.policies.encode import decode
 from robustalign.policies.generate import sample_replies
 from robustalign.policies.logprobs import Rows, at_least_fp32, completion_head
-from robustalign.shifts import Component
+from robustalign.shifts.shift import Judge
 
 ScoreReplies = Callable[[Sequence[str], Sequence[str]], Mapping[str, np.ndarray]]
 
@@ -24,7 +24,7 @@ def generated_cells(
     reference: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     candidates: Candidates,
-    components: Sequence[Component],
+    components: Sequence[Judge],
     score: ScoreReplies,
     *,
     replies: int,
@@ -59,7 +59,7 @@ def generated_cells(
 
 
 def _rewards(
-    candidates: Candidates, components: Sequence[Component], score: ScoreReplies, texts: Sequence[Sequence[str]]
+    candidates: Candidates, components: Sequence[Judge], score: ScoreReplies, texts: Sequence[Sequence[str]]
 ) -> dict[str, Cell]:
     """What each component thinks of the replies to the prompts that are its own."""
     replies = len(texts[0])

@@ -12,13 +12,14 @@ from robustalign.data.candidates import Candidates
 from robustalign.evaluation.targets import Cell
 from robustalign.objectives import SigmoidLoss
 from robustalign.policies.logprobs import score_completions
-from robustalign.shifts import Component, Pairs
+from robustalign.shifts import Pairs
+from robustalign.shifts.shift import Named
 
 
 class HeldOutPairs:
     """Every component's pairs of one split; each candidate they touch is scored once."""
 
-    def __init__(self, candidates: Candidates, components: Sequence[Component], pairs: Sequence[Pairs]) -> None:
+    def __init__(self, candidates: Candidates, components: Sequence[Named], pairs: Sequence[Pairs]) -> None:
         self.candidates, self.components, self.pairs = candidates, components, pairs
         touched = np.zeros(candidates.reference_logps.shape, dtype=bool)
         for part in pairs:

@@ -14,7 +14,7 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 
-from robustalign.shifts import Shift
+from robustalign.shifts import Populations
 
 WHOLE = "any"  # the component of a metric that no population changes, and its target
 LOWER_IS_BETTER = frozenset({"loss", "kl"})
@@ -33,7 +33,15 @@ Cells = Mapping[str, Mapping[str, Cell]]  # metric -> component -> cell
 
 
 def evaluate_targets(
-    cells: Cells, shift: Shift, *, control: str, split: str, step: int, draws: int, confidence: float, seed: int = 0
+    cells: Cells,
+    shift: Populations,
+    *,
+    control: str,
+    split: str,
+    step: int,
+    draws: int,
+    confidence: float,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """The long table of a split: every target's metrics, and the summary over targets, with intervals.
 
@@ -53,7 +61,7 @@ def evaluate_targets(
 
 
 def target_draws(
-    components: Mapping[str, Cell], shift: Shift, metric: str, draws: int, seed: int
+    components: Mapping[str, Cell], shift: Populations, metric: str, draws: int, seed: int
 ) -> dict[str, np.ndarray]:
     """``{target: [1 + draws]}``: the value of each target and of the summary, then its bootstrap draws."""
     prompts = len(next(iter(components.values())).total)
@@ -65,7 +73,7 @@ def target_draws(
     return values | summary(values, shift, metric) | {"nominal": _mixed(shift.shares(), ratios)}
 
 
-def summary(values: Mapping[str, np.ndarray], shift: Shift, metric: str) -> dict[str, np.ndarray]:
+def summary(values: Mapping[str, np.ndarray], shift: Populations, metric: str) -> dict[str, np.ndarray]:
     """``worst`` and ``area`` of draws ``[D]`` per target; empty where there are no targets."""
     if not values:
         return {}

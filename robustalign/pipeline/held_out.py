@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 from transformers import PreTrainedModel
 
-from robustalign.config import HUMAN
 from robustalign.data.pairs import evaluation_pairs
 from robustalign.errors import ConfigError
 from robustalign.evaluation.certificates import held_out_certificates
@@ -66,13 +65,12 @@ class HeldOut:
 
     def generated(self, policy: PreTrainedModel, seed: int, shrink: float = 1.0) -> dict[str, dict[str, Cell]]:
         """Reward and KL of replies that the policy, shrunk towards the reference, gives to every prompt."""
-        human = HUMAN in self.config.shift.objectives  # nobody can say what people would choose of a new reply
         cells, self.replies = generated_cells(
             policy,
             self.stages.reference,
             self.stages.tokenizer,
             self.candidates,
-            () if human else self.shift.components,
+            self.shift.judges,
             self.stages.score,
             replies=self.config.evaluation.replies,
             sampling=self.config.dataset.sampling,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,12 +23,13 @@ from robustalign.policies.load import with_adapters
 from robustalign.policies.save import load_trained, save_trained
 from robustalign.run.folder import RunFolder, Stopped
 from robustalign.run.journal import Journal
-from robustalign.shifts import Pairs, Shift
+from robustalign.shifts import Pairs
 from robustalign.training import distributed, sharded
 from robustalign.training.objective import Objective, build_objective
 from robustalign.training.trainer import PairTrainer, checkpoints
 
 TABLE = "targets.csv"  # in results/: all targets under all controls
+POPULATIONS = "populations.json"  # in results/: shares and coordinates of the populations
 
 
 def warm(config: Config) -> None:
@@ -120,7 +122,7 @@ class Line:
         """The pairs of the nominal population, or what the oracle makes of them, in training order."""
         config, shift = self.config, self.shift
         target = (self.objective.target or shift.farthest()) if self.objective.oracle else None
-        ratio = share_ratio(shift, target) if target else None
+        ratio = shift.importance(target) if target else None
         relabel = target if target and ratio is None else None
         pairs = training_pairs(shift, self.train_candidates, config.dataset.pairs, config.seed, relabel)
         return TrainingRows(
@@ -148,16 +150,11 @@ class Line:
         for split, held_out in self.held_out.items():
             folder = self.stages.candidates_folder(split)
             self.journal.dataset(f"{split}_candidates", folder.name, split, len(held_out.candidates))
-        scores = self.train_candidates.scores
-        report = pd.DataFrame(
-            {
-                "target": self.shift.names,
-                "coordinate": [self.shift.coordinate(t) for t in self.shift.names],
-                "flip_rate": [self.shift.flip_rate(t, scores) for t in self.shift.names],
-                "kl": [self.shift.kl(t, scores, config.dataset.pairs) for t in self.shift.names],
-            }
-        )
-        self.save_table(report, "shift.csv")
+        coordinates = {"target": self.shift.names, "coordinate": [self.shift.coordinate(t) for t in self.shift.names]}
+        distances = self.shift.distances(self.train_candidates, config.dataset.pairs)
+        self.save_table(pd.DataFrame(coordinates | distances), "shift.csv")
+        (self.folder.results / POPULATIONS).write_text(json.dumps(self.shift.record(), indent=1) + "\n")
+        self.journal.artifact(f"{self.folder.results.name}/{POPULATIONS}")
         counts = {f"data/dropped/{reason.replace(' ', '_')}": float(n) for reason, n in pairs.dropped.items()}
         counts |= {"data/pairs": float(len(pairs)), "data/epochs": rows.epochs}
         counts |= {f"data/share/{c.name}": float(s) for c, s in zip(self.shift.components, shares, strict=True)}
@@ -326,16 +323,6 @@ def soft_labels(pairs: Pairs, config: Config) -> np.ndarray:
     """Bradley-Terry's probability ``[N]`` that chosen beats rejected, from the score gap of whoever labelled the pair,
     at ``dataset.pairs.temperature`` under every pair rule."""
     return 1.0 / (1.0 + np.exp(-pairs.gap / config.dataset.pairs.temperature))
-
-
-def share_ratio(shift: Shift, target: str) -> np.ndarray | None:
-    """Target share over nominal share of each annotator, the oracle's weights; None where they do not exist."""
-    if shift.config.combine != "population":
-        return None
-    nominal, wanted = shift.shares(), shift.shares(target)
-    if ((nominal == 0) & (wanted > 0)).any():
-        return None
-    return np.divide(wanted, nominal, out=np.zeros_like(wanted), where=nominal > 0)
 
 
 def _remove(folder: Path) -> None:

@@ -31,7 +31,7 @@ from robustalign.policies.load import asset_folder, convert_wheel, load_model, l
 from robustalign.policies.logprobs import score_completions
 from robustalign.policies.save import is_adapter, merge
 from robustalign.rewards import build_scorer, score_all, scorer_module
-from robustalign.shifts import Shift, Standards
+from robustalign.shifts import ScorerShift, Shift, Standards
 
 
 class Stages:
@@ -163,7 +163,7 @@ class Stages:
             if name in scores
         }
         unit = {name for name, scorer in scorers.items() if scorer.unit} | {HUMAN}
-        return Shift(self.config.shift, Standards({k: v.ravel() for k, v in scores.items()}, frozenset(unit)))
+        return ScorerShift(self.config.shift, Standards({k: v.ravel() for k, v in scores.items()}, frozenset(unit)))
 
     def reference_cells(self, split: str, build_cells) -> dict[str, dict[str, Cell]]:
         """``build_cells()`` for the untrained policy, the same for every run of a sweep."""

@@ -18,8 +18,7 @@ from typing import Any
 from robustalign.config import ShiftConfig
 from robustalign.report.load import Run
 from robustalign.run.identity import leaves
-from robustalign.shifts import Shift
-from robustalign.shifts.preferences import Standards
+from robustalign.shifts import Populations, Recorded, ScorerShift, Standards
 
 SETTING = ("model", "dataset", "shift", "reward")
 MEASURED = ("splits", "replies", "pairs_per_prompt")  # of evaluation: what the numbers are
@@ -92,9 +91,13 @@ class Setting:
     warnings: list[str]
 
     @cached_property
-    def shift(self) -> Shift:
-        """The populations: names, coordinates and shares (not their scores)."""
-        return Shift(ShiftConfig(**self.config["shift"]), Standards(raw={}))
+    def shift(self) -> Populations:
+        """The populations: names, coordinates and shares, as the runs wrote them down, or as the config says."""
+        run = next(run for point in self.points for run in point.runs.values())
+        recorded = run.files / "results" / "populations.json"
+        if recorded.is_file():
+            return Recorded(json.loads(recorded.read_text()))
+        return ScorerShift(ShiftConfig(**self.config["shift"]), Standards(raw={}))
 
     @cached_property
     def baseline(self) -> Point | None:

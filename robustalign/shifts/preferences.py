@@ -1,4 +1,4 @@
-"""Preference models over scored candidates, and the shift from the nominal one to the targets.
+"""A shift between scorers: preference models over scored candidates.
 
 A *component* is one labeller: an objective's people (``population``), or a mixture of scores
 (``convex``, ``geometric``). A population is a weighting of components, so what a policy is worth to a
@@ -13,10 +13,11 @@ from functools import cached_property
 
 import numpy as np
 
-from robustalign.config import PairsConfig, ShiftConfig
+from robustalign.config import HUMAN, PairsConfig, ShiftConfig
 from robustalign.errors import ConfigError
+from robustalign.shifts.pairs import Pairs
+from robustalign.shifts.shift import Rows, Shift
 
-COLUMNS = ("prompt", "chosen", "rejected", "gap", "annotator")  # of Pairs
 Scores = Mapping[str, np.ndarray]  # objective -> raw scores, any shape, the same for all
 
 
@@ -82,40 +83,8 @@ class Component:
 
 
 @dataclass(frozen=True)
-class Pairs:
-    """Preference pairs over candidates, ``[N]`` each: prompt row, chosen and rejected column, utility gap.
-
-    ``annotator`` is the index of the component that labelled the pair. ``dropped`` counts, by reason,
-    the draws that made no pair.
-    """
-
-    prompt: np.ndarray
-    chosen: np.ndarray
-    rejected: np.ndarray
-    gap: np.ndarray
-    annotator: np.ndarray
-    dropped: Mapping[str, int]
-
-    def __len__(self) -> int:
-        return len(self.prompt)
-
-    def take(self, index: np.ndarray) -> Pairs:
-        columns = {name: getattr(self, name)[index] for name in COLUMNS}
-        return Pairs(**columns, dropped=self.dropped)
-
-    @staticmethod
-    def concatenate(parts: Sequence[Pairs]) -> Pairs:
-        dropped: dict[str, int] = {}
-        for part in parts:
-            for reason, count in part.dropped.items():
-                dropped[reason] = dropped.get(reason, 0) + count
-        columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in COLUMNS}
-        return Pairs(**columns, dropped=dropped)
-
-
-@dataclass(frozen=True)
-class Shift:
-    """The nominal population and the targets, as weights over components."""
+class ScorerShift(Shift):
+    """People as objectives: each component labels the same candidates by a score of its own."""
 
     config: ShiftConfig
     standards: Standards
@@ -147,15 +116,31 @@ class Shift:
         index = 0 if target is None else 1 + self.names.index(target)
         return np.eye(len(self.components))[index]
 
+    @property
+    def judges(self) -> tuple[Component, ...]:
+        """Nobody can say what people would have chosen of a new reply."""
+        return () if HUMAN in self.config.objectives else self.components
+
+    def pure(self, target: str) -> bool:
+        return max(self.config.targets[target]) == 1
+
     def coordinate(self, target: str) -> float:
         """Total variation between the target's weights and the nominal's, in [0, 1]."""
         return float(np.abs(np.array(self.config.targets[target]) - np.array(self.config.nominal)).sum() / 2)
 
-    def farthest(self) -> str:
-        """The target farthest from the nominal, the default of the oracle."""
-        if not self.names:
-            raise ConfigError("shift.targets", "is empty; the oracle needs a target")
-        return max(self.names, key=self.coordinate)
+    def pairs(self, rows: Rows, component: int, rule: PairsConfig, *, per_prompt: int, seed: int) -> Pairs:
+        """What a component makes of a split's candidates (``draw_pairs``)."""
+        table = rows.table
+        texts, groups = table["replies"][:], table["group"][:]
+        labeller = self.components[component]
+        return draw_pairs(labeller, component, rows.scores, texts, groups, rule, per_prompt=per_prompt, seed=seed)
+
+    def distances(self, rows: Rows, rule: PairsConfig) -> dict[str, list[float]]:
+        """``flip_rate`` and ``kl`` of every target, over a split's candidates."""
+        return {
+            "flip_rate": [self.flip_rate(target, rows.scores) for target in self.names],
+            "kl": [self.kl(target, rows.scores, rule) for target in self.names],
+        }
 
     def kl(self, target: str, scores: Scores, pairs: PairsConfig) -> float:
         """KL(target || nominal) in nats: over annotator shares, or the mean over label distributions.

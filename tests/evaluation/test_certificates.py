@@ -21,7 +21,7 @@ from robustalign.evaluation.certificates import (
     wasserstein_bracket,
 )
 from robustalign.policies.logprobs import Rows, sequence_logps
-from robustalign.shifts import Pairs, Shift, Standards
+from robustalign.shifts import Pairs, ScorerShift, Standards
 from tests.conftest import tiny_gpt2
 
 RNG = np.random.default_rng(3)
@@ -117,11 +117,11 @@ def test_every_pair_of_a_prompt_is_resampled_together() -> None:
     assert ratio[0] == pytest.approx(2.0, rel=0.25), "four copies of a loss are worth one observation"
 
 
-def population(nominal: list[float], **targets: list[float]) -> Shift:
+def population(nominal: list[float], **targets: list[float]) -> ScorerShift:
     config = ShiftConfig(
         name="x", objectives=["a", "b"], nominal=nominal, targets=targets, combine="population", visible="false"
     )
-    return Shift(config, Standards({name: np.array([0.0, 1.0]) for name in "ab"}))
+    return ScorerShift(config, Standards({name: np.array([0.0, 1.0]) for name in "ab"}))
 
 
 def test_held_out_targets_lie_in_their_balls() -> None:

@@ -18,12 +18,12 @@ from robustalign.evaluation.targets import (
     summary,
     target_draws,
 )
-from robustalign.shifts import Shift, Standards
+from robustalign.shifts import ScorerShift, Standards
 
 
-def shift(**targets: list[float]) -> Shift:
+def shift(**targets: list[float]) -> ScorerShift:
     config = ShiftConfig(name="x", objectives=["a", "b"], nominal=[0.9, 0.1], targets=targets, combine="population")
-    return Shift(config, Standards({name: np.array([0.0, 1.0]) for name in "ab"}))
+    return ScorerShift(config, Standards({name: np.array([0.0, 1.0]) for name in "ab"}))
 
 
 def cell(totals: list[float], counts: list[int]) -> Cell:

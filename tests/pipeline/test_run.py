@@ -16,7 +16,6 @@ from robustalign.config import Config
 from robustalign.errors import ConfigError
 from robustalign.pipeline import program
 from robustalign.pipeline.checks import check_config
-from robustalign.pipeline.run import share_ratio
 from robustalign.pipeline.stages import Stages, outlook
 from robustalign.policies.load import asset_folder, load_model, load_tokenizer
 from robustalign.run.folder import RunFolder, Stopped
@@ -155,11 +154,11 @@ def test_training_pairs_have_the_nominal_shares(small) -> None:
 
 def test_oracle_weights_are_target_over_nominal_share(small) -> None:
     shift = Stages(small("method=oracle")).shift
-    assert share_ratio(shift, "joy_1.0") == pytest.approx([0, 10])
-    assert share_ratio(shift, "joy_0.5") == pytest.approx([5 / 9, 5])
-    assert share_ratio(shift, "joy_0.5") @ shift.shares() == pytest.approx(1)
+    assert shift.importance("joy_1.0") == pytest.approx([0, 10])
+    assert shift.importance("joy_0.5") == pytest.approx([5 / 9, 5])
+    assert shift.importance("joy_0.5") @ shift.shares() == pytest.approx(1)
     mixed = Stages(small("method=oracle", "shift.combine=convex")).shift
-    assert share_ratio(mixed, "joy_0.5") is None
+    assert mixed.importance("joy_0.5") is None
 
 
 @pytest.mark.parametrize(

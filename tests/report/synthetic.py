@@ -21,7 +21,7 @@ from robustalign.evaluation.targets import WHOLE, Cell, evaluate_targets, per_pr
 from robustalign.report.load import Run
 from robustalign.run.folder import RunFolder, State
 from robustalign.run.journal import Journal, read
-from robustalign.shifts import Shift
+from robustalign.shifts import ScorerShift
 from robustalign.shifts.preferences import Standards
 from robustalign.sweeps.mlflow_sync import Follower
 from robustalign.sweeps.sweep import Sweep, plan
@@ -107,7 +107,7 @@ def write_run(folder: RunFolder, config: Config, truth: tuple[float, float, floa
     """A finished run whose policy is worth ``truth``."""
     folder.freeze(config)
     journal = Journal(folder.journal)
-    shift = Shift(config.shift, Standards(raw={}))
+    shift = ScorerShift(config.shift, Standards(raw={}))
     results = folder.results
     results.mkdir(exist_ok=True)
     tables, prompts, certificates = [], [], []
@@ -143,7 +143,9 @@ def policies(config: Config) -> list[tuple[str, int, float]]:
     return [("reference", 0, 0.0), *steps, ("policy", last, 1.0), *shrunk]
 
 
-def draw_cells(shift: Shift, truth: tuple[float, ...], share: float, seed: list[int], own: list[int], scene: Scene):
+def draw_cells(
+    shift: ScorerShift, truth: tuple[float, ...], share: float, seed: list[int], own: list[int], scene: Scene
+):
     """Rewards, and margins with their losses, whose expectations follow ``truth`` x ``share``.
 
     Prompts are hard or easy for all; a ``seed``'s luck is shared by all methods, the rest is a policy's ``own``.
@@ -166,7 +168,7 @@ def draw_cells(shift: Shift, truth: tuple[float, ...], share: float, seed: list[
     return cells
 
 
-def certify(losses: Mapping[str, Cell], shift: Shift) -> pd.DataFrame:
+def certify(losses: Mapping[str, Cell], shift: ScorerShift) -> pd.DataFrame:
     """The certificates of the policy and the reference, on one pair a prompt and component."""
     policy = np.concatenate([losses[component.name].total for component in shift.components])
     prompts = len(policy) // len(shift.components)

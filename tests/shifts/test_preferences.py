@@ -7,7 +7,7 @@ import pytest
 
 from robustalign.config import PairsConfig, ShiftConfig
 from robustalign.errors import ConfigError
-from robustalign.shifts import Component, Shift, Standards, draw_pairs
+from robustalign.shifts import Component, ScorerShift, Standards, draw_pairs
 
 RNG = np.random.default_rng(0)
 SCORES = {"a": RNG.random((300, 6)), "b": RNG.random((300, 6)), "words": -RNG.integers(1, 30, (300, 6)).astype(float)}
@@ -25,10 +25,10 @@ def draw(rule: PairsConfig, scores=SCORES, part=None, texts=TEXTS, groups=NO_GRO
     return draw_pairs(part or component(), 0, scores, texts, groups, rule, **settings)
 
 
-def shift(**settings) -> Shift:
+def shift(**settings) -> ScorerShift:
     base = {"objectives": ["a", "b"], "nominal": [0.9, 0.1], "combine": "population"}
     targets = {"same": [0.9, 0.1], "half": [0.5, 0.5], "other": [0.0, 1.0]}
-    return Shift(ShiftConfig(name="s", targets=targets, **(base | settings)), STANDARDS)
+    return ScorerShift(ShiftConfig(name="s", targets=targets, **(base | settings)), STANDARDS)
 
 
 @pytest.mark.parametrize("combine", ["convex", "geometric"])

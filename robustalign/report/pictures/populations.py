@@ -133,7 +133,7 @@ def heat_map(comparison: Comparison) -> Figure | None:
 def radar(measures: Measures, look: Look) -> Figure | None:
     """Every metric with a spoke for each objective's own people; None with fewer than three of them."""
     shift, metrics = measures.setting.shift, measures.metrics()
-    spokes = [name for name in shift.names if max(shift.config.targets[name]) == 1]
+    spokes = [name for name in shift.names if shift.pure(name)]
     if len(spokes) < 3 or not metrics:
         return None
     from matplotlib.backends.backend_agg import FigureCanvasAgg
