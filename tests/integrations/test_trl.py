@@ -8,7 +8,7 @@ from datasets import Dataset
 
 from robustalign.objectives import CVaR, GroupBall, KLBall, Nominal, OutputLayerBall, WassersteinBall
 from robustalign.training.objective import build_objective
-from robustalign.training.step import ObjectiveStep
+from robustalign.training.steps import objective_step
 from tests.conftest import tiny_llama
 
 trl = pytest.importorskip("trl")
@@ -86,7 +86,7 @@ def test_gradients_are_those_of_our_step(rows, tokenizer, tmp_path, ball, method
         "row": torch.arange(4),
         "score_gap": torch.ones(4),
     }
-    step = ObjectiveStep(build_objective({"name": "same", "loss": "sigmoid", "beta": 0.3} | method))
+    step = objective_step(build_objective({"name": "same", "loss": "sigmoid", "beta": 0.3} | method))
     model.zero_grad()
     step.loss(model, ours_batch, step.plan(model, [ours_batch]), 0)[0].backward()
     ours = torch.cat([p.grad.flatten() for p in model.parameters()])

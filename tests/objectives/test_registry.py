@@ -58,9 +58,8 @@ def test_a_knob_is_a_field_and_the_worst_case_grows_with_its_strength(name):
         assert knob.strength(knob.nominal) == 0 < knob.strength(0.3)
         assert entry.knob({knob.field: 0.3}).field == knob.field
         if entry.acts_on == "weights" and "group" not in entry.needs:
-            worst = [
-                float(entry(**{knob.field: v}).worst_case(losses).value) for v in sorted(values, key=knob.strength)
-            ]
+            sets = [entry(**{knob.field: value}) for value in sorted(values, key=knob.strength)]
+            worst = [float(ambiguity.worst_case(losses).value) for ambiguity in sets]
             assert float(losses.mean()) < worst[0] < worst[1] < worst[2]
     assert entry.knob({}) is None
 
@@ -68,8 +67,6 @@ def test_a_knob_is_a_field_and_the_worst_case_grows_with_its_strength(name):
 def test_the_knob_of_a_config_is_the_one_that_it_sets():
     assert SETS["kl"].knob({"radius": 0.1, "temperature": None}).unit == "nats"
     assert SETS["kl"].knob({"radius": None, "temperature": 0.1}).stronger == -1
-    assert (
-        SETS["wasserstein"].knob({"radius": 0.1, "radius_unit": "absolute"}).unit != SETS["wasserstein"].knobs[0].unit
-    )
-    assert SETS["wasserstein"].knob({"radius": 0.1}) == SETS["wasserstein"].knobs[0]
+    relative, absolute = (SETS["wasserstein"].knob({"radius": 0.1} | more) for more in ({}, {"radius_unit": "absolute"}))
+    assert relative == SETS["wasserstein"].knobs[0] and absolute.unit != relative.unit
     assert SETS["nominal"].knob({"radius": 0.1}) is None
