@@ -28,7 +28,7 @@ from trl import DPOTrainer
 from robustalign.objectives import AmbiguitySet, InputStatistics, OutputLayerBall, WassersteinBall
 from robustalign.policies.logprobs import embedded, input_offset
 from robustalign.training import distributed
-from robustalign.training.step import _forward_dtype, _moves
+from robustalign.training.steps.inputs import forward_dtype, input_moves
 
 COUPLED = {"aot", "aot_unpaired", "sft"}  # losses of TRL's that are not a mean over pairs
 STATE = "ambiguity_set.safetensors"
@@ -125,7 +125,7 @@ class RobustDPOTrainer(DPOTrainer):
             plan.directions.append(direction)
             total = total.to(direction.device) + ball.statistics(direction, embeddings, attention, prompt).to_tensor()
         pooled = InputStatistics.from_tensor(distributed.summed(total))
-        plan.moves, _ = _moves(ball, pooled, _forward_dtype(model))
+        plan.moves, _ = input_moves(ball, pooled, forward_dtype(model))
         self._note({"robust/penalty": float(ball.penalty(pooled))})
         return plan
 

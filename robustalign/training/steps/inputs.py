@@ -33,7 +33,7 @@ class InputStep(MovingStep):
             total = total.to(gradients.device) + stats.to_tensor()
         self._weigh([columns["loss"] for columns in plan.columns], batches, plan)
         plan.statistics = pooled = InputStatistics.from_tensor(distributed.summed(total))
-        plan.moves, eta = _moves(self.set, pooled, _forward_dtype(model))
+        plan.moves, eta = input_moves(self.set, pooled, forward_dtype(model))
         plan.diagnostics |= {
             "penalty": float(self.set.penalty(pooled)),
             "input_gradient": float((pooled.gradient_square / pooled.pairs).sqrt()),
@@ -71,7 +71,7 @@ class InputStep(MovingStep):
         return total, columns
 
 
-def _moves(
+def input_moves(
     ball: WassersteinBall, pooled: InputStatistics, dtype: torch.dtype
 ) -> tuple[tuple[tuple[float, float], ...], float]:
     """The objective's gradient as first-order gradients at moved inputs (see ``WassersteinBall``), and the step eta
@@ -90,7 +90,7 @@ def _moves(
     return ((0.5 + c / eta, eta), (0.5 - c / eta, -eta)), eta
 
 
-def _forward_dtype(model: nn.Module) -> torch.dtype:
+def forward_dtype(model: nn.Module) -> torch.dtype:
     """The precision of the forward: that of autocast where it is on, else the parameters'."""
     parameter = next(model.parameters())
     device = parameter.device.type
