@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from robustalign.files import to_disk
 from robustalign.locks import Lock, Owner
 
 REMIND = 30.0  # seconds between two messages of a waiting process
@@ -85,17 +86,6 @@ class ArtefactCache:
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
         self.events.append(Event(stage, folder, seconds, reused=False))
-
-
-def to_disk(folder: Path) -> None:
-    """Force a folder's files to disk: renamed after that, it is whole even if the machine dies."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            file = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(file)
-            finally:
-                os.close(file)
 
 
 def digest(key: Mapping[str, Any]) -> str:

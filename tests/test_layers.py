@@ -10,6 +10,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "robustalign"
 LEVEL = {
     "errors": 0,
+    "files": 0,
     "config": 1,
     "locks": 1,
     "cache": 2,

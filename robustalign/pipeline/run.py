@@ -15,6 +15,7 @@ from transformers import PreTrainedModel, TrainerCallback
 from robustalign.config import Config
 from robustalign.data.pairs import PairColumns, TrainingRows, training_pairs
 from robustalign.evaluation.targets import Cell, evaluate_targets, per_prompt
+from robustalign.files import replacing, to_disk
 from robustalign.pipeline.held_out import HeldOut
 from robustalign.pipeline.model_card import licence_of, model_card
 from robustalign.pipeline.stages import Stages, device
@@ -257,12 +258,11 @@ class Line:
     def save_table(self, table: pd.DataFrame, name: str, announce: bool = True) -> None:
         path = self.folder.results / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        staging = path.with_suffix(".writing")
-        if path.suffix == ".parquet":
-            table.to_parquet(staging, index=False)
-        else:
-            table.to_csv(staging, index=False, float_format="%.10g")
-        os.replace(staging, path)
+        with replacing(path) as scratch:
+            if path.suffix == ".parquet":
+                table.to_parquet(scratch, index=False)
+            else:
+                table.to_csv(scratch, index=False, float_format="%.10g")
         if announce:
             self.journal.artifact(str(path.relative_to(self.folder.path)))
 
@@ -277,7 +277,7 @@ class Line:
         self.journal.metrics(self.config.trainer.max_steps, costs)
         self.journal.tags({"device": str(device(self.config)), "training_pairs": rows.fingerprint})
         for kind, merged in (("prompts", "prompts.parquet"), ("targets", TABLE)):
-            parts = sorted((self.folder.results / kind).iterdir())
+            parts = sorted((self.folder.results / kind).glob(f"*{Path(merged).suffix}"))
             read = pd.read_parquet if kind == "prompts" else pd.read_csv
             self.save_table(pd.concat([read(part) for part in parts], ignore_index=True), merged)
 

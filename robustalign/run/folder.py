@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 import uuid
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ import yaml
 
 from robustalign.config import Config
 from robustalign.errors import ConfigError
+from robustalign.files import replace_text
 from robustalign.locks import Lock, Owner
 
 STEP_EVERY = 0.5  # seconds between two writes of the status that change the step alone
@@ -97,7 +97,7 @@ class RunFolder:
     def freeze(self, config: Config) -> None:
         """Write the config that the run will use, whatever happens to ``conf/`` later."""
         self.path.mkdir(parents=True, exist_ok=True)
-        _replace(self.config_file, yaml.dump(asdict(config), Dumper=yaml.CSafeDumper, sort_keys=False))
+        replace_text(self.config_file, yaml.dump(asdict(config), Dumper=yaml.CSafeDumper, sort_keys=False))
         if not self._status_file.exists():
             self._write(Status(updated=time.time()))
 
@@ -158,7 +158,7 @@ class RunFolder:
 
     def set_job(self, job: str) -> None:
         """Remember the scheduler's id of its job."""
-        _replace(self._job_file, json.dumps({"job": job}) + "\n")
+        replace_text(self._job_file, json.dumps({"job": job}) + "\n")
 
     def reopen(self) -> None:
         """Make an ended run one that is to go on (from its checkpoint, if it has one)."""
@@ -167,7 +167,7 @@ class RunFolder:
         self.set_status(State.PENDING, error=None, kills=0, ended=None)
 
     def _write(self, status: Status) -> None:
-        _replace(self._status_file, json.dumps(asdict(status), indent=1) + "\n")
+        replace_text(self._status_file, json.dumps(asdict(status), indent=1) + "\n")
         self._written = time.monotonic()
 
 
@@ -200,10 +200,3 @@ def _typed(kind: type, plain: Mapping[str, Any]) -> Any:
     return kind(
         **{name: _typed(kinds[name], plain[name]) if is_dataclass(kinds[name]) else plain[name] for name in known}
     )
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file at once: readers see the old content or the new."""
-    scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    scratch.write_text(text)
-    os.replace(scratch, path)

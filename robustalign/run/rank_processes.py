@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from robustalign.errors import ConfigError
+from robustalign.files import replace_text
 from robustalign.run.folder import Stopped
 
 if TYPE_CHECKING:
@@ -124,18 +125,12 @@ def follow(
 def dismiss(board: Path | None) -> None:
     """Tell the other machines that there is nothing more to do."""
     if board is not None:
-        _write(board, {})
+        replace_text(board, json.dumps({}))
 
 
 def _announce(board: Path | None, meeting: Meeting) -> None:
     if board is not None:
-        _write(board, vars(meeting))
-
-
-def _write(board: Path, content: dict[str, Any]) -> None:
-    scratch = board.with_name(f".{board.name}.{os.getpid()}")
-    scratch.write_text(json.dumps(content))
-    os.replace(scratch, board)
+        replace_text(board, json.dumps(vars(meeting)))
 
 
 def _meetings(board: Path) -> Iterator[Meeting]:

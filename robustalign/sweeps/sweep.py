@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -14,6 +13,7 @@ from typing import Any
 
 from robustalign.config import Config, TrackingConfig
 from robustalign.errors import ConfigError, choices
+from robustalign.files import replace_text
 from robustalign.locks import Lock
 from robustalign.run.folder import RunFolder, State, Status
 from robustalign.run.identity import place, varies, varying_keys
@@ -92,9 +92,7 @@ class Sweep:
             "launcher": self.launcher,
             "launched": time.time(),
         }
-        scratch = self.folder / f".sweep.json.{os.getpid()}"
-        scratch.write_text(json.dumps(memory, indent=1) + "\n")
-        os.replace(scratch, self.folder / "sweep.json")
+        replace_text(self.folder / "sweep.json", json.dumps(memory, indent=1) + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> Sweep:

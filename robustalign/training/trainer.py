@@ -22,9 +22,9 @@ from torch.distributed.tensor import DTensor
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from robustalign.cache import to_disk
 from robustalign.config import TrainerConfig
 from robustalign.data.pairs import PairCollator, TrainingRows
+from robustalign.files import to_disk
 from robustalign.policies.logprobs import unwrapped
 from robustalign.training import distributed, sharded
 from robustalign.training.objective import Objective
