@@ -1,16 +1,11 @@
 """Hydra finds plugins in ``hydra_plugins`` only; ours live in ``robustalign.sweeps.hydra``."""
 
-from robustalign.sweeps.hydra import LocalLauncher as _LocalLauncher
 from robustalign.sweeps.hydra import ProductSweeper as _ProductSweeper
-from robustalign.sweeps.hydra import SlurmLauncher as _SlurmLauncher
+from robustalign.sweeps.hydra import SweepLauncher as _SweepLauncher
 
 
-class LocalLauncher(_LocalLauncher):
-    """``hydra/launcher=local``."""
-
-
-class SlurmLauncher(_SlurmLauncher):
-    """``hydra/launcher=slurm``."""
+class SweepLauncher(_SweepLauncher):
+    """``hydra/launcher=NAME``, with the backend that conf/hydra/launcher/NAME.yaml names."""
 
 
 class ProductSweeper(_ProductSweeper):

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from robustalign.cli.errors import one_line_errors
 from robustalign.sweeps import api
@@ -69,34 +68,8 @@ def logs(args: argparse.Namespace) -> int:
 
 def submit(args: argparse.Namespace) -> int:
     """Launch a sweep like ``train.py -m``; with ``--no-wait`` come back once it is launched."""
-    train = [sys.executable, "-m", "robustalign.cli.train", "-m", f"paths.output={args.output}", *args.overrides]
-    if not args.no_wait:
-        return subprocess.call(train)
-    if "hydra/launcher=slurm" in args.overrides:
-        return subprocess.call([*train, "hydra.launcher.wait=false"])
-    output = Path(args.output).absolute()
-    before = _memories(output)
-    log = output / "sweeps" / f"launch-{os.getpid()}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with open(log, "wb") as file:
-        process = subprocess.Popen(train, stdout=file, stderr=file, stdin=subprocess.DEVNULL, start_new_session=True)
-    while process.poll() is None and _memories(output) == before:
-        time.sleep(0.1)
-    if _memories(output) == before:
-        print(log.read_text(), end="", file=sys.stderr)
-        log.unlink()
-        with contextlib.suppress(OSError):  # not empty: somebody else's
-            log.parent.rmdir()
-            output.rmdir()
-        return process.returncode or 0
-    sweep = api.find(output)
-    print(f"sweep {sweep.id} goes on in the background; log: {log.rename(sweep.folder / 'launch.log')}")
-    return 0
-
-
-def _memories(output: Path) -> dict[Path, float]:
-    """The sweeps under a folder and when each was launched last."""
-    return {file: file.stat().st_mtime for file in output.glob("sweeps/*/sweep.json")}
+    words = [f"paths.output={args.output}", *args.overrides, *(["hydra.launcher.wait=false"] if args.no_wait else [])]
+    return subprocess.call([sys.executable, "-m", "robustalign.cli.train", "-m", *words])
 
 
 def _sweep(args: argparse.Namespace) -> Sweep:

@@ -62,6 +62,15 @@ class Status:
     error: str | None = None  # one line
 
 
+@dataclass(frozen=True)
+class Job:
+    """A scheduler's job: its id, and the run's attempts and kills before it."""
+
+    job: str
+    attempts: int
+    kills: int
+
+
 class RunFolder:
     """The files of one run under ``<paths.output>/runs/<identity>``."""
 
@@ -152,18 +161,23 @@ class RunFolder:
         """Whether the user wants the run stopped for good."""
         return self._cancel_file.exists()
 
-    def job(self) -> str | None:
-        """The scheduler's id of the job that runs it, or will."""
-        return json.loads(self._job_file.read_text())["job"] if self._job_file.exists() else None
+    def job(self) -> Job | None:
+        """The scheduler's job that runs it, or will."""
+        try:
+            return Job(**{"attempts": 0, "kills": 0} | json.loads(self._job_file.read_text()))
+        except FileNotFoundError:
+            return None
 
-    def set_job(self, job: str) -> None:
-        """Remember the scheduler's id of its job."""
-        replace_text(self._job_file, json.dumps({"job": job}) + "\n")
+    def set_job(self, job: str, before: Status) -> None:
+        """Remember the scheduler's id of its job, and what the run had gone through before that was submitted."""
+        memory = {"job": job, "attempts": before.attempts, "kills": before.kills}
+        replace_text(self._job_file, json.dumps(memory) + "\n")
 
     def reopen(self) -> None:
         """Make an ended run one that is to go on (from its checkpoint, if it has one)."""
         self._cancel_file.unlink(missing_ok=True)
         self.traceback.unlink(missing_ok=True)
+        self._job_file.unlink(missing_ok=True)
         self.set_status(State.PENDING, error=None, kills=0, ended=None)
 
     def _write(self, status: Status) -> None:
@@ -179,12 +193,21 @@ def bury_if_dead(folder: RunFolder) -> None:
 
 def bury(folder: RunFolder, error: str, cancelled: bool = False) -> None:
     """Write down that a run's process is dead: killed, or cancelled by the user."""
+    _end(folder, State.CANCELLED if cancelled or folder.cancel_asked() else State.KILLED, error)
+
+
+def set_aside(folder: RunFolder) -> None:
+    """Write down that a run's process was stopped on request before it could save; it goes on like one that did."""
+    if folder.status().state is State.RUNNING:
+        _end(folder, State.CANCELLED if folder.cancel_asked() else State.PREEMPTED, None)
+
+
+def _end(folder: RunFolder, state: State, error: str | None) -> None:
+    """The status of a run whose process ended without writing one."""
     status = folder.status()
-    state = State.CANCELLED if cancelled or folder.cancel_asked() else State.KILLED
     ended = status.updated or time.time()
     seconds = status.seconds + max(0.0, ended - (status.began or ended))
-    kills = status.kills + (state is State.KILLED)
-    folder.set_status(state, kills=kills, ended=ended, seconds=seconds, error=error)
+    folder.set_status(state, kills=status.kills + (state is State.KILLED), ended=ended, seconds=seconds, error=error)
 
 
 def thaw(plain: Mapping[str, Any]) -> Config:

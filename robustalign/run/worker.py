@@ -152,6 +152,14 @@ def _on_a_rank(folder: RunFolder, journal: Journal) -> Callable[[], None]:
     return run
 
 
+def cause(code: int | None) -> str:
+    """What a worker died of that wrote no status, by its exit code."""
+    if code is not None and code < 0:
+        name = signal.Signals(-code).name
+        return f"killed by {name}" + (" (kill -9, or out of memory)" if name == "SIGKILL" else "")
+    return f"the process ended with exit code {code} before the run did"
+
+
 def follow(board: Path, nodes: int, node: int) -> int:
     """Take part in the runs of a job whose first machine leads. Returns the exit code."""
     for number in SIGNALS:  # ranks act on them

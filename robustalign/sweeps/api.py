@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from robustalign.errors import ConfigError, choices
 from robustalign.run.folder import State
-from robustalign.sweeps.backends import slurm_commands
 from robustalign.sweeps.display import minutes
 from robustalign.sweeps.execute import restore, resume
 from robustalign.sweeps.sweep import Run, Sweep, sweeps
@@ -54,7 +53,7 @@ def submit(*overrides: str, output: str | Path = "outputs", wait: bool = True) -
 
 def look(sweep: Sweep) -> None:
     """Mark runs whose process or job is gone."""
-    restore(sweep).look(sweep.runs)
+    restore(sweep).look(sweep)
 
 
 def rows(sweep: Sweep) -> list[tuple[str, str, str, int, float, str, str, str]]:
@@ -67,7 +66,7 @@ def rows(sweep: Sweep) -> list[tuple[str, str, str, int, float, str, str, str]]:
             status.state.value,
             status.step,
             minutes(status),
-            run.folder.job() or "-",
+            job.job if (job := run.folder.job()) else "-",
             str(run.folder.log),
             status.error or "",
         )
@@ -90,8 +89,7 @@ def wait(sweep: Sweep) -> int:
     look(sweep)
     todo = [run for run, status in sweep.status() if not status.state.ended and status.kills <= sweep.max_restarts]
     backend = restore(sweep)
-    if hasattr(backend, "wait"):
-        backend.wait = True
+    backend.wait = True
     return resume(sweep, todo, backend)
 
 
@@ -113,9 +111,7 @@ def cancel(sweep: Sweep, *names: str) -> list[Run]:
     asked = [run for run in chosen(sweep, names) if not run.folder.status().state.ended]
     for run in asked:
         run.folder.ask_cancel()
-    known = slurm_commands.states({job for run in asked if (job := run.folder.job())}) or {}
-    waiting = {job for job, state in known.items() if state == "PENDING" and _only_of(job, sweep, asked)}
-    slurm_commands.cancel(sorted(waiting))
+    restore(sweep).cancel(sweep, asked)
     for run in asked:
         if run.folder.runner() is None and not run.folder.status().state.ended:
             run.folder.set_status(State.CANCELLED)
@@ -145,8 +141,3 @@ def chosen(sweep: Sweep, names: Sequence[str]) -> list[Run]:
 
 def _fits(run: Run, name: str) -> bool:
     return run.name == name or run.folder.name.startswith(name)
-
-
-def _only_of(job: str, sweep: Sweep, asked: Sequence[Run]) -> bool:
-    """Whether a job has no other runs than these."""
-    return all(run in asked for run in sweep.runs if run.folder.job() == job)

@@ -12,6 +12,7 @@ from typing import Any
 
 from robustalign.config import Config
 from robustalign.run.folder import State
+from robustalign.sweeps import backends
 from robustalign.sweeps.backends.base import Backend, Outcome
 from robustalign.sweeps.display import describe_plan, print_summary
 from robustalign.sweeps.fork_client import NurseryClient
@@ -22,11 +23,7 @@ from robustalign.sweeps.sweep import Run, Sweep, launch, plan
 
 def restore(sweep: Sweep) -> Backend:
     """The backend that a sweep was launched with."""
-    from robustalign.sweeps.backends.local import LocalPool
-    from robustalign.sweeps.backends.slurm import SlurmArray
-
-    backends = {"local": LocalPool, "slurm": SlurmArray}
-    return backends[sweep.launcher["kind"]](**sweep.launcher["options"])
+    return backends.load(sweep.launcher["kind"])(**sweep.launcher["options"])
 
 
 def execute(configs: Sequence[Config], base: Config, backend: Backend, client: NurseryClient) -> int:
@@ -63,6 +60,10 @@ def _carry_on(
             outcome = backend.run(sweep, todo, _sharing(todo, shared), client)
         follower = finish()
     print_summary(sweep, follower)
+    if outcome is Outcome.STOPPED:
+        print("robustalign: stopped; the same command goes on from here", file=sys.stderr)
+    if outcome is Outcome.LEFT:
+        print(f"sweep {sweep.id} goes on without this command: sweep.py status {sweep.id} --output {sweep.output}")
     if outcome is Outcome.DONE:
         return 0 if all(status.state is State.FINISHED for _, status in sweep.status()) else 1
     return 130 if outcome is Outcome.STOPPED else 0

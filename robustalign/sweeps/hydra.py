@@ -21,6 +21,7 @@ from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from robustalign.errors import ConfigError, choices
+from robustalign.sweeps import backends
 
 if TYPE_CHECKING:
     from robustalign.sweeps.backends.base import Backend
@@ -52,7 +53,16 @@ class ProductSweeper(Sweeper):
 
 
 class SweepLauncher(Launcher):
-    """Turns the jobs of a Hydra multirun into configs and has a backend run them."""
+    """Turns the jobs of a Hydra multirun into configs and has a backend run them.
+
+    Args:
+        backend: a module of ``robustalign.sweeps.backends``, or ``package.module``.
+        options: of the backend.
+    """
+
+    def __init__(self, backend: str, **options: Any) -> None:
+        self.kind = backend
+        self.options = {key: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for key, v in options.items()}
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Remember what composing a job's config takes."""
@@ -69,7 +79,7 @@ class SweepLauncher(Launcher):
 
         if len(job_overrides) > 1 and self.single:
             raise ConfigError("-m", f"these values make {len(job_overrides)} runs; add -m to run them all as a sweep")
-        backend = self.backend()
+        backend = _with_options(backends.load(self.kind), self.options)
         with contextlib.closing(self.nursery or NurseryClient()) as client:
             configs = [resolve(composed) for composed in self._compose(job_overrides)]
             base = resolve(self.loader.load_configuration("config", [], run_mode=RunMode.RUN))
@@ -91,33 +101,6 @@ class SweepLauncher(Launcher):
             config = copy.deepcopy(composed[groups])
             self.loader._apply_overrides_to_config([o for word, o in overrides if word not in groups], config)
             yield config
-
-    def __init__(self, **options: Any) -> None:
-        self.options = {key: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for key, v in options.items()}
-
-    def backend(self) -> Backend:
-        """What starts the processes."""
-        raise NotImplementedError
-
-
-class LocalLauncher(SweepLauncher):
-    """``hydra/launcher=local``: a pool of worker processes on this machine."""
-
-    def backend(self) -> Backend:
-        """A pool."""
-        from robustalign.sweeps.backends.local import LocalPool
-
-        return _with_options(LocalPool, self.options)
-
-
-class SlurmLauncher(SweepLauncher):
-    """``hydra/launcher=slurm``: a job array on a cluster."""
-
-    def backend(self) -> Backend:
-        """An array."""
-        from robustalign.sweeps.backends.slurm import SlurmArray
-
-        return _with_options(SlurmArray, self.options)
 
 
 def _with_options(kind: Callable[..., Backend], options: Mapping[str, Any]) -> Backend:

@@ -137,7 +137,7 @@ def launch(
     configs: Sequence[Config],
     base: Config,
     retry: str,
-    look: Callable[[Sequence[Run]], None],
+    look: Callable[[Sweep], None],
     **memory: Any,
 ) -> tuple[Sweep, list[Run]]:
     """Freeze every config into its run's folder and say which runs are to be started.
@@ -156,7 +156,7 @@ def launch(
             if run.folder.frozen() is None:
                 run.folder.freeze(config)
         sweep.save()
-        look(sweep.runs)
+        look(sweep)
         return sweep, sweep.todo(retry)
 
 

@@ -36,7 +36,7 @@ BAD = {
     "seed=0,1": ("-m", "2 runs"),
     "experiment=nope": ("experiment", "choose one of: "),
     "hydra.launcher.workers=-1": ("hydra.launcher.workers", "below 0"),
-    "+hydra.launcher.worker=1": ("hydra.launcher.worker", "there are: workers"),
+    "+hydra.launcher.worker=1": ("hydra.launcher.worker", "there are: wait, workers"),
 }
 
 

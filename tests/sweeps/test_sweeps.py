@@ -203,7 +203,8 @@ def test_submit_and_leave(shell):
 
 
 def test_the_same_from_python(shell):
-    words = ("tracking=spool", "seed=0,1", "+method.raise_at=3,0", "trainer.max_steps=5")
+    words = (f"sweep.program={shell.program}", "tracking=spool", "seed=0,1", "+method.raise_at=3,0")
+    words += ("trainer.max_steps=5",)
     sweep = robustalign.sweeps.submit(*words, output=shell.output)
     assert sweep.id == robustalign.sweeps.find(shell.output).id == shell.sweep().id
     table = robustalign.sweeps.status(sweep).set_index("run")

@@ -1,4 +1,4 @@
-"""What starts the runs of a sweep: a pool on this machine, or a job array."""
+"""What starts the runs of a sweep: a pool on this machine, a job array, or whatever else satisfies this protocol."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ class Outcome(Enum):
 
 
 class Backend(Protocol):
-    """Starts the runs of a sweep somewhere."""
+    """Starts the runs of a sweep somewhere. Its constructor takes the keys of ``hydra.launcher`` by name."""
+
+    wait: bool  # stay until every run ended; else come back once they are launched
 
     def check(self, configs: Sequence[Config]) -> None:
         """Refuse configs that it cannot run.
@@ -34,9 +36,9 @@ class Backend(Protocol):
         """What a dry run shows of how runs would be started."""
 
     def memory(self) -> dict[str, Any]:
-        """What ``restore`` needs to make the same backend again."""
+        """What makes the same backend again: the module as ``kind``, the constructor's arguments as ``options``."""
 
-    def look(self, runs: Sequence[Run]) -> None:
+    def look(self, sweep: Sweep) -> None:
         """Mark runs whose process (and job, if they have one) is gone."""
 
     def run(self, sweep: Sweep, todo: Sequence[Run], warm: Sequence[Run], client: NurseryClient) -> Outcome:
@@ -48,3 +50,7 @@ class Backend(Protocol):
             warm: one run of each group that shares stages; these are built first.
             client: a nursery on this machine that has imported everything.
         """
+
+    def cancel(self, sweep: Sweep, runs: Sequence[Run]) -> None:
+        """Take back what has not started of runs that were asked to stop for good; those at work see that by
+        themselves."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections import deque
@@ -16,8 +17,8 @@ from typing import Any
 from robustalign.config import Config, SweepConfig
 from robustalign.errors import ConfigError
 from robustalign.locks import Lock, Owner
-from robustalign.run.folder import RunFolder, State, bury, bury_if_dead
-from robustalign.run.worker import BUSY
+from robustalign.run.folder import RunFolder, State, bury, bury_if_dead, set_aside
+from robustalign.run.worker import BUSY, cause
 from robustalign.sweeps.backends.base import Outcome
 from robustalign.sweeps.display import Progress
 from robustalign.sweeps.fork_client import Child, NurseryClient
@@ -29,10 +30,11 @@ TICK = 0.05  # seconds between two looks at the children
 class LocalPool:
     """Runs as many runs at once as the cores (or GPUs) carry; kills and failures concern one run only."""
 
-    def __init__(self, workers: int = 0) -> None:
+    def __init__(self, workers: int = 0, wait: bool = True) -> None:
         if workers < 0:
             raise ConfigError("hydra.launcher.workers", f"{workers} is below 0")
         self.workers = workers
+        self.wait = wait
 
     def check(self, configs: Sequence[Config]) -> None:
         """Every process of a run needs a GPU of its own, where there are GPUs."""
@@ -58,15 +60,21 @@ class LocalPool:
 
     def memory(self) -> dict[str, Any]:
         """Its options."""
-        return {"kind": "local", "options": {"workers": self.workers}}
+        return {"kind": "local", "options": {"workers": self.workers, "wait": self.wait}}
 
-    def look(self, runs: Sequence[Run]) -> None:
+    def look(self, sweep: Sweep) -> None:
         """There is no scheduler: what has no living process does not go on by itself."""
-        for run in runs:
+        for run in sweep.runs:
             bury_if_dead(run.folder)
 
+    def cancel(self, sweep: Sweep, runs: Sequence[Run]) -> None:
+        """Runs that wait for a worker look whether somebody wants them stopped before they start."""
+
     def run(self, sweep: Sweep, todo: Sequence[Run], warm: Sequence[Run], client: NurseryClient) -> Outcome:
-        """Run everything, unless the user stops it."""
+        """Run everything, unless the user stops it; in a process of its own that ``wait=false`` leaves behind."""
+        if not self.wait:
+            _run_in_background(sweep)
+            return Outcome.LEFT
         lock, reminder = Lock(sweep.folder / "launcher.lock"), _Reminder()
         with _Stops() as stops, Progress(sweep) as progress:
             while not lock.acquire(timeout=0.5, waiting=reminder):  # another launch is at it
@@ -103,6 +111,15 @@ class LocalPool:
             echo.update()
 
 
+def _run_in_background(sweep: Sweep) -> None:
+    """What ``sweep.py wait`` does, away from this terminal."""
+    log = sweep.folder / "launch.log"
+    words = [sys.executable, "-m", "robustalign.cli.sweep", "wait", sweep.id, "--output", str(sweep.output)]
+    with open(log, "ab") as file:
+        subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True)
+    print(f"robustalign: the sweep's log: {log}", file=sys.stderr)
+
+
 class _Pool:
     """The state of a pool: what waits, what runs in which slot, what another launch runs."""
 
@@ -131,7 +148,7 @@ class _Pool:
                 self.free.append(slot)
                 if client is not self.client:
                     client.close()
-                self._settle(run, child)
+                self._settle(run, child, stopping=stops.count > 0)
         self.elsewhere = [run for run in self.elsewhere if not self._back(run)]
         if stops.count:
             self.queue.clear()
@@ -158,15 +175,17 @@ class _Pool:
             self.client = NurseryClient(self.program)
         return self.client, self.env
 
-    def _settle(self, run: Run, child: Child) -> None:
+    def _settle(self, run: Run, child: Child, stopping: bool) -> None:
         status = run.folder.status()
         if child.code == BUSY or run.folder.runner() is not None:
             self.elsewhere.append(run)
         elif status.state is State.PREEMPTED:
             self.queue.append(run)
+        elif stopping and not status.state.ended:
+            set_aside(run.folder)
         elif not status.state.ended:
             if status.state is not State.KILLED:  # by a worker that lost a rank
-                bury(run.folder, _cause(child.code))
+                bury(run.folder, cause(child.code))
             self._restart(run)
 
     def _back(self, run: Run) -> bool:
@@ -257,13 +276,6 @@ def _warm(folder: RunFolder, sweep: Sweep, client: NurseryClient, stops: _Stops)
         print("robustalign: warning: the shared stages failed; each run tries for itself", file=sys.stderr)
 
 
-def _cause(code: int | None) -> str:
-    if code is not None and code < 0:
-        name = signal.Signals(-code).name
-        return f"killed by {name}" + (" (kill -9, or out of memory)" if name == "SIGKILL" else "")
-    return f"the process ended with exit code {code} before the run did"
-
-
 def cores() -> int:
     """The cores that this process may use."""
     return len(os.sched_getaffinity(0))
@@ -285,3 +297,6 @@ def visible_gpus() -> list[str]:
     if "CUDA_VISIBLE_DEVICES" in os.environ:
         return [name for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if name]
     return [str(number) for number in range(len(list(Path("/dev").glob("nvidia[0-9]*"))))]
+
+
+BACKEND = LocalPool

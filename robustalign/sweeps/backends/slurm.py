@@ -15,12 +15,14 @@ from robustalign.checks import check_ranks
 from robustalign.config import Config
 from robustalign.errors import ConfigError
 from robustalign.locks import Lock
-from robustalign.run.folder import State, bury, bury_if_dead
 from robustalign.sweeps.backends import slurm_commands
 from robustalign.sweeps.backends.base import Outcome
+from robustalign.sweeps.backends.slurm_fate import given_up, is_active, settle
 from robustalign.sweeps.display import Progress
 from robustalign.sweeps.fork_client import NurseryClient
 from robustalign.sweeps.sweep import Run, Sweep
+
+LIMITS = ("QOS", "job submit limit", "AssocMaxSubmit", "array", "unable to accept job")  # of sbatch's refusals
 
 
 @dataclass
@@ -57,8 +59,11 @@ class SlurmArray:
         return {"kind": "slurm", "options": asdict(self)}
 
     def check(self, configs: Sequence[Config]) -> None:
-        """Every job has as many ranks as the keys say."""
+        """Every job has as many ranks as the keys say, and SLURM takes the logs' folder by its word."""
         for config in configs:
+            if {"%", "\\"} & set(config.paths.output):
+                problem = f"SLURM reads % and \\ in {config.paths.output} as patterns; choose a folder without them"
+                raise ConfigError("paths.output", problem)
             check_ranks(config.trainer, self.nodes * (self.gpus or config.trainer.nproc))
 
     def describe(self, configs: Sequence[Config]) -> str:
@@ -70,25 +75,27 @@ class SlurmArray:
         head = [line for line in script.splitlines() if line.startswith("#SBATCH")]
         return "\n".join([f"slurm: an array of {jobs} jobs, {self.max_parallel} at once", *head, *self.setup])
 
-    def look(self, runs: Sequence[Run]) -> None:
+    def look(self, sweep: Sweep) -> None:
         """Write down what became of runs whose jobs are gone."""
-        known = self._states(runs)
-        for run in runs:
-            if run.folder.job() is None:
-                bury_if_dead(run.folder)
-            else:
-                _settle(run, known)
+        known = self._states(sweep.runs)
+        for run in sweep.runs:
+            settle(sweep, run, known)
+
+    def cancel(self, sweep: Sweep, runs: Sequence[Run]) -> None:
+        """Take jobs out of the queue that wait and have no other runs than these."""
+        known = slurm_commands.states(_jobs(runs)) or {}
+        kept = _jobs([run for run in sweep.runs if run not in runs])
+        slurm_commands.cancel(sorted(job for job, state in known.items() if state == "PENDING" and job not in kept))
 
     def run(self, sweep: Sweep, todo: Sequence[Run], warm: Sequence[Run], client: NurseryClient) -> Outcome:
         """Submit what is not queued yet, and wait for all unless ``wait`` is off."""
         with Lock(sweep.folder / "submit.lock"):
             known = self._states(todo)
             going = [run for run in todo if not run.folder.status().state.ended]  # a cancelled one may have just ended
-            new = [run for run in going if known.get(run.folder.job() or "") not in slurm_commands.ACTIVE]
+            new = [run for run in going if not is_active(run, known)]
             if new:
                 self._submit(sweep, new, warm)
         if not self.wait:
-            print(f"robustalign: see scripts/sweep.py status {sweep.id}", file=sys.stderr)
             return Outcome.LEFT
         try:
             self._wait(sweep, todo)
@@ -105,12 +112,12 @@ class SlurmArray:
                 with Lock(sweep.folder / "submit.lock"):
                     going = [run for run in runs if not run.folder.status().state.ended]
                     known = slurm_commands.states(_jobs(going))
-                    again = [run for run in going if known is not None and _settle(run, known)]
-                    again = [run for run in again if not _given_up(sweep, run)]
+                    again = [run for run in going if known is not None and settle(sweep, run, known)]
+                    again = [run for run in again if not given_up(sweep, run)]
                     if again:
                         self._submit(sweep, again, [])
                 progress.update()
-                if all(run.folder.status().state.ended or _given_up(sweep, run) for run in going):
+                if all(run.folder.status().state.ended or given_up(sweep, run) for run in going):
                     return
                 time.sleep(self.poll_seconds)
 
@@ -121,26 +128,38 @@ class SlurmArray:
         return known
 
     def _submit(self, sweep: Sweep, runs: Sequence[Run], warm: Sequence[Run]) -> None:
-        """One array for all runs, after one job that builds what they share."""
+        """One array for all runs, after one job that builds what they share; none of them where one is refused."""
         from robustalign.sweeps.backends.slurm_job import run_chunk, warm_chunk
 
         folder = sweep.folder / "slurm"
+        chunks = [runs[start : start + self.runs_per_job] for start in range(0, len(runs), self.runs_per_job)]
+        self._check_array(len(runs), len(chunks))
+        before = {run.folder.name: run.folder.status() for run in runs}
         after: dict[str, Any] = {}
+        first: list[str] = []
         if warm:
-            (job,) = self._array(folder, warm_chunk, [[[str(run.folder.path) for run in warm]]], {"nodes": 1})
-            after = {"dependency": f"afterany:{job}"}
-        size = self.runs_per_job
-        chunks = [runs[start : start + size] for start in range(0, len(runs), size)]
+            first = self._array(folder, warm_chunk, [[[str(run.folder.path) for run in warm]]], {"nodes": 1})
+            after = {"dependency": f"afterany:{first[0]}"}
         paths = [[str(run.folder.path) for run in chunk] for chunk in chunks]
         arguments: list[list[Any]] = [paths, [sweep.max_restarts] * len(chunks), [self.gpus] * len(chunks)]
-        jobs = self._array(folder, run_chunk, arguments, after)
+        try:
+            jobs = self._array(folder, run_chunk, arguments, after)
+        except BaseException:
+            slurm_commands.cancel(first)
+            raise
         for job, chunk in zip(jobs, chunks, strict=True):
             for run in chunk:
-                run.folder.set_job(job)
+                run.folder.set_job(job, before[run.folder.name])
         print(
             f"robustalign: {len(runs)} runs in {len(jobs)} jobs ({jobs[0]} ...), logs of jobs: {folder}",
             file=sys.stderr,
         )
+
+    def _check_array(self, runs: int, jobs: int) -> None:
+        limit = slurm_commands.array_limit()
+        if limit is not None and jobs > limit:
+            cure = f"an array holds {limit} here (MaxArraySize); hydra.launcher.runs_per_job={-(-runs // limit)} fits"
+            raise ConfigError("hydra.launcher.runs_per_job", f"{runs} runs make {jobs} jobs, but {cure}")
 
     def _array(
         self, folder: Path, function: Callable[..., None], arguments: list[list[Any]], more: Mapping[str, Any]
@@ -151,11 +170,14 @@ class SlurmArray:
         try:
             executor = submitit.SlurmExecutor(folder=folder, python=sys.executable)
             executor.update_parameters(**{**self._parameters(), **more})
-            with contextlib.redirect_stderr(io.StringIO()):  # sbatch's words are in the error too
+            # sbatch's words are in the error too
+            with slurm_commands.outside_of_jobs(), contextlib.redirect_stderr(io.StringIO()):
                 jobs = executor.map_array(function, *arguments)
         except (FailedJobError, RuntimeError, OSError) as error:
             words = "; ".join(str(error).strip().splitlines()) or type(error).__name__
-            raise ConfigError("hydra.launcher", f"SLURM takes no job: {words}") from error
+            limited = any(sign in words for sign in LIMITS)
+            cure = "; raise hydra.launcher.runs_per_job: fewer jobs of more runs each" if limited else ""
+            raise ConfigError("hydra.launcher", f"SLURM takes no job: {words}{cure}") from error
         return [job.job_id for job in jobs]
 
     def _parameters(self) -> dict[str, Any]:
@@ -179,31 +201,13 @@ class SlurmArray:
             "array_parallelism": self.max_parallel,
             "signal_delay_s": self.signal_seconds,
             "stderr_to_stdout": True,
-            "srun_args": ["--kill-on-bad-exit=1"],  # a node's end is the job's
+            # a node's end is the job's; SBATCH_EXPORT is about the job, whose steps need what its setup made
+            "srun_args": ["--kill-on-bad-exit=1", "--export=ALL"],
         }
 
 
 def _jobs(runs: Sequence[Run]) -> set[str]:
-    return {job for run in runs if (job := run.folder.job())}
-
-
-def _settle(run: Run, known: Mapping[str, str]) -> bool:
-    """Write down what became of a run whose job is gone. Whether it could go on in another job."""
-    state = known.get(run.folder.job() or "", slurm_commands.GONE)
-    if state in slurm_commands.ACTIVE or run.folder.runner() is not None:
-        return False
-    status = run.folder.status()  # after the look at the job, which may have ended it
-    if status.state.ended:
-        return False
-    stopped_well = status.state is State.PREEMPTED and state != "CANCELLED"
-    if not stopped_well and status.state is not State.KILLED:
-        bury(run.folder, f"its job ended as {state} before the run did", cancelled=state == "CANCELLED")
-    return not run.folder.status().state.ended
-
-
-def _given_up(sweep: Sweep, run: Run) -> bool:
-    status = run.folder.status()
-    return status.state is State.KILLED and not sweep.restartable(status)
+    return {job.job for run in runs if (job := run.folder.job())}
 
 
 def minutes(text: int | str) -> int:
@@ -219,3 +223,6 @@ def minutes(text: int | str) -> int:
     except ValueError:
         problem = f"{text!r} is no time limit; write minutes, HH:MM:SS or DAYS-HH:MM:SS"
         raise ConfigError("hydra.launcher.time", problem) from None
+
+
+BACKEND = SlurmArray

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
+import re
 import subprocess
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 # states of jobs that run, will run, or are about to end
 ACTIVE = {
@@ -24,6 +26,7 @@ ACTIVE = {
     "SPECIAL_EXIT",
 }
 GONE = "GONE"  # SLURM has forgotten the job
+OUR_OWN = {"SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT", "SLURM_TIME_FORMAT"}  # how to reach SLURM, not what a job is
 TIMEOUT = 60.0  # seconds that a command may take
 
 
@@ -52,6 +55,28 @@ def show(job: str) -> dict[str, str]:
 def requeue(job: str) -> bool:
     """Put a running job back into the queue, if SLURM can. It ends the caller soon after, if that is the job itself."""
     return command("scontrol", "requeue", job) is not None
+
+
+def array_limit() -> int | None:
+    """The most jobs that an array may have; None where the controller does not tell."""
+    shown = command("scontrol", "show", "config") or ""
+    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", shown, re.MULTILINE)
+    return int(found[1]) if found else None
+
+
+@contextlib.contextmanager
+def outside_of_jobs() -> Iterator[None]:
+    """For the length of a block the environment without what the job around us was given: memory, cores, tasks.
+
+    sbatch hands its environment on, and srun in the new job reads it as wishes that contradict the job's own.
+    """
+    told = {name: value for name, value in os.environ.items() if name.startswith("SLURM_") and name not in OUR_OWN}
+    for name in told:
+        del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update(told)
 
 
 def cancel(jobs: Sequence[str]) -> None:

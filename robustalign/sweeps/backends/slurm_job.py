@@ -14,6 +14,7 @@ from types import FrameType
 from robustalign.run import rank_processes, worker
 from robustalign.run.folder import RunFolder, State, bury
 from robustalign.sweeps.backends import slurm_commands
+from robustalign.sweeps.backends.slurm_fate import set_at_work
 
 PATIENCE = 60  # seconds in which a controller that restarts should answer
 
@@ -54,13 +55,14 @@ def run_chunk(folders: Sequence[str], max_restarts: int, gpus: int = 0) -> None:
         while _unfinished(folder, max_restarts):
             if stop.asked:
                 _leave(runs, board)
+            set_at_work(_logs(), worker.slurm()["job"], folder.name)
             code = _worker(folder, words)
             if code == worker.EXIT[State.PREEMPTED]:
                 _leave(runs, board)
             elif code == worker.EXIT[State.KILLED]:
                 continue
-            elif code < 0 and not folder.status().state.ended and folder.runner() is None:
-                bury(folder, f"killed by {signal.Signals(-code).name}")
+            elif code != worker.BUSY and not folder.status().state.ended and folder.runner() is None:
+                bury(folder, worker.cause(code))
             else:
                 break
     rank_processes.dismiss(board)
@@ -85,10 +87,15 @@ def _unfinished(folder: RunFolder, max_restarts: int) -> bool:
 
 def _board() -> Path:
     """Where the nodes of this job meet; another file each time that the job starts."""
+    ids = worker.slurm()
+    return _logs() / f"{ids['job']}_{ids['restarts']}_board.json"
+
+
+def _logs() -> Path:
+    """The folder of the sweep's job logs."""
     import submitit
 
-    ids = worker.slurm()
-    return Path(submitit.JobEnvironment().paths.folder) / f"{ids['job']}_{ids['restarts']}_board.json"
+    return Path(submitit.JobEnvironment().paths.folder)
 
 
 def _worker(folder: RunFolder, more: Sequence[str]) -> int:

@@ -31,7 +31,7 @@ def steps(folder: RunFolder) -> list[int]:
 def job_of(folder: RunFolder) -> str:
     job = folder.job()
     assert job is not None
-    return job
+    return job.job
 
 
 def wait_until(true, seconds: float = 120) -> None:
@@ -144,7 +144,7 @@ def test_leave_and_look_from_another_shell(shell: Shell):
     words = ("tracking=spool", "trainer.max_steps=30", "+method.pause=0.1", *SLURM, "hydra.launcher.runs_per_job=2")
     done = shell.run("sweep.py", "submit", "--no-wait", "seed=0,1,2", *words)
     assert done.returncode == 0, done.stderr
-    assert len({folder.job() for folder in shell.folders()}) == 2
+    assert len({job_of(folder) for folder in shell.folders()}) == 2
     twice = shell.run("sweep.py", "submit", "--no-wait", "seed=0,1,2", *words)
     assert "runs in" not in twice.stderr
     assert shell.run("sweep.py", "status").returncode == 0
@@ -167,6 +167,42 @@ def test_what_sbatch_refuses_is_one_line(shell: Shell):
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert "partition" in done.stderr
+
+
+def submitted(shell: Shell) -> int:
+    """The jobs that a failing setup line counted."""
+    file = shell.folder / "count"
+    return len(file.read_text().splitlines()) if file.exists() else 0
+
+
+def test_jobs_that_die_before_their_run_are_counted_and_the_log_says_why(shell: Shell):
+    setup = f"hydra.launcher.setup=['echo x >> {shell.folder}/count','echo no such module: torch/9 >&2','exit 3']"
+    done = shell.run("train.py", "tracking=spool", "sweep.max_restarts=1", setup, *SLURM)
+    assert done.returncode == 1, done.stderr
+    assert submitted(shell) == 2
+    assert "no such module: torch/9" in done.stdout
+    (folder,) = shell.folders()
+    assert (folder.status().state, folder.status().attempts) == (State.FAILED, 0)
+    again = shell.run("train.py", "tracking=spool", "sweep.max_restarts=1", setup, *SLURM, "sweep.retry=failed")
+    assert again.returncode == 1
+    assert submitted(shell) == 4
+
+
+@pytest.mark.parametrize(
+    "env", [{"SBATCH_EXPORT": "NONE"}, {"SLURM_MEM_PER_NODE": "100", "SLURM_MEM_PER_CPU": "50", "SLURM_NTASKS": "7"}]
+)
+def test_the_environment_of_a_job_or_a_site_does_no_harm(shell: Shell, env):
+    words = ("tracking=spool", "trainer.max_steps=3", "sweep.max_restarts=0", "hydra.launcher.mem=100M")
+    setup = f"hydra.launcher.setup=['export PYTHONPATH={shell.env['PYTHONPATH']}']"
+    done = shell.run("train.py", *words, *SLURM, setup, **env)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_percent_sign_in_the_output_is_refused(shell: Shell):
+    done = shell.run("train.py", "tracking=spool", *SLURM, "paths.output='50%'")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "paths.output" in done.stderr
+    assert not (shell.folder / "50%").exists()
 
 
 def test_no_slurm_is_one_line(shell: Shell):
