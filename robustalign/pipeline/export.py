@@ -7,8 +7,8 @@ import shutil
 import uuid
 from pathlib import Path
 
-from robustalign.cache import to_disk
 from robustalign.errors import ConfigError
+from robustalign.files import to_disk
 from robustalign.policies.load import run_model
 from robustalign.policies.save import is_adapter, merge
 

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, TrainerCallback
 from robustalign.config import Config
 from robustalign.data.pairs import PairColumns, TrainingRows, training_pairs
 from robustalign.evaluation.targets import Cell, evaluate_targets, per_prompt
-from robustalign.files import replacing, to_disk
+from robustalign.files import replacing
 from robustalign.pipeline.held_out import HeldOut
 from robustalign.pipeline.model_card import licence_of, model_card
 from robustalign.pipeline.stages import Stages, device
