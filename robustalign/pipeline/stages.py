@@ -49,13 +49,13 @@ class Stages:
             return str(asset_folder(name))
         if kind == "wheel":
             return str(self.cache.get("model", _wheel_key(name), lambda out: convert_wheel(name, out)))
+        path = self.config.model.path
         if kind == "run":
-            model = run_model(name, Path(self.config.paths.output))
-            if is_adapter(model):
-                key = {"merged": folder_fingerprint(model)}
-                return str(self.cache.get("model", key, lambda out: merge(model, out)))
-            return str(model)
-        return self.config.model.path
+            path = str(run_model(name, Path(self.config.paths.output)))
+        if is_adapter(Path(path)):  # what the adapters make of their base is where training starts
+            key = {"merged": folder_fingerprint(Path(path))}
+            return str(self.cache.get("model", key, lambda out: merge(Path(path), out)))
+        return path
 
     @cached_property
     def model_key(self) -> dict[str, Any]:
@@ -63,7 +63,8 @@ class Stages:
         model = self.config.model
         folder = Path(self.model_path)
         weights = folder_fingerprint(folder) if folder.is_dir() else f"{model.path}@{model.revision}"
-        return {"weights": weights, "dtype": model.dtype, "attention": model.attention}
+        key = {"weights": weights, "dtype": model.dtype, "attention": model.attention}
+        return key if model.quantization is None else key | {"quantization": model.quantization}
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:

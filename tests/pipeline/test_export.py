@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import AutoPeftModelForCausalLM
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from robustalign.errors import ConfigError
@@ -50,13 +51,23 @@ def test_a_saved_policy_is_whole(small) -> None:
         export("whole", Path(config.paths.output))
 
 
-def test_merged_adapters_give_the_same_policy(small, tmp_path) -> None:
-    config = small(*FAST, *LORA)
+KINDS = {
+    "lora": (),
+    "rslora": ("model.lora.use_rslora=true",),
+    "dora": ("model.lora.use_dora=true",),
+    "saved": ("model.lora.modules_to_save=[norm]",),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_merged_adapters_give_the_same_policy(small, tmp_path, kind) -> None:
+    config = small(*FAST, *LORA, *KINDS[kind])
     run(config, "runs/lora")
     apart = export("lora", Path(config.paths.output), tmp_path / "apart")
     together = export("lora", Path(config.paths.output), tmp_path / "together", merged=True)
     assert (apart / "adapter_config.json").is_file() and not (together / "adapter_config.json").exists()
-    split, merged = (AutoModelForCausalLM.from_pretrained(f, dtype=torch.float32) for f in (apart, together))
+    split = AutoPeftModelForCausalLM.from_pretrained(apart, dtype=torch.float32)
+    merged = AutoModelForCausalLM.from_pretrained(together, dtype=torch.float32)
     reference = Stages(config).reference
     assert float((logps(split) - logps(merged)).abs().max()) < 1e-5
     assert float((logps(split) - logps(reference)).abs().max()) > 1e-2
@@ -74,6 +85,30 @@ def test_a_run_goes_on_from_another(small, adapters) -> None:
     assert float((logps(reference) - logps(trained)).abs().max()) < 1e-5
     again = run(second, "runs/second")
     assert (again.results / "targets.csv").is_file()
+
+
+def test_adapters_in_a_folder_are_a_model_like_any_other(small, tmp_path) -> None:
+    config = small(*FAST, *LORA)
+    run(config, "runs/first")
+    adapters = export("first", Path(config.paths.output), tmp_path / "adapters")
+    again = small(f"model.path={adapters}")
+    check_config(again)
+    trained = AutoModelForCausalLM.from_pretrained(adapters, dtype=torch.float32)
+    assert float((logps(Stages(again).reference) - logps(trained)).abs().max()) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("model.lora.use_dora=true",), r"model\.lora\.use_dora: .*set model\.lora\.r"),
+        (("model.quantization=nf4",), r"model\.quantization: .*set model\.lora\.r"),
+        (("model.quantization=int3", "model.lora.r=2"), r"model\.quantization: unknown value"),
+        (("model.quantization=nf4", "model.lora.r=2"), r"model\.quantization: needs a CUDA device"),
+    ],
+)
+def test_adapter_settings_that_cannot_be_are_refused(small, overrides, message) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_config(small(*overrides))
 
 
 def test_a_run_without_a_policy_is_refused(small) -> None:
