@@ -1,4 +1,4 @@
-"""Pages that are not written by hand: the config reference, from the schema.
+"""Pages that are not written by hand: the config reference, from the schema, and the notebooks as pages.
 
 ``python docs/hooks/pages.py`` prints the config reference.
 """
@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import tokenize
 from collections.abc import Iterator
 from io import StringIO
@@ -18,11 +19,21 @@ OBJECTIVES = (("losses", "Pair losses", "method.loss"), ("sets", "Ambiguity sets
 
 
 def on_files(files: Any, config: Any) -> Any:
-    """Add the config reference."""
+    """Add the config reference and the notebooks."""
     from mkdocs.structure.files import File
 
     files.append(File.generated(config, "reference/config.md", content=config_reference()))
+    for notebook in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        files.append(File.generated(config, f"notebooks/{notebook.stem}.md", content=notebook_page(notebook)))
     return files
+
+
+def notebook_page(path: Path) -> str:
+    """A notebook's words and code as markdown; what it prints is seen where it is run."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    shown = {"markdown": "{}", "code": "```python\n{}\n```"}
+    parts = [shown[cell["cell_type"]].format("".join(cell["source"])) for cell in cells if cell["source"]]
+    return "\n\n".join([*parts, f"*From `notebooks/{path.name}`, which the tests run from top to bottom.*"]) + "\n"
 
 
 def config_reference() -> str:

@@ -245,3 +245,10 @@ def test_prompts_longer_than_the_model_are_refused_by_name(small) -> None:
     config = small("model.max_length=14", "dataset.min_words=11")
     with pytest.raises(ConfigError, match=r"model\.max_length: 14 is shorter than every prompt"):
         Stages(config).candidates("train")
+
+
+def test_one_batch_can_be_overfitted(tmp_path, shared_cache) -> None:
+    places = (f"paths.output={tmp_path}", f"paths.cache={shared_cache}")
+    folder = run(compose_config("debug=overfit_batch", "trainer.max_steps=30", *places), "overfitted")
+    losses = [value for (_, name), value in metrics(folder).items() if name == "train/nominal_loss"]
+    assert len(losses) == 30 and losses[0] == pytest.approx(np.log(2), abs=1e-5) and losses[-1] < 0.1
