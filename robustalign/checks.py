@@ -27,6 +27,7 @@ from robustalign.config import (
     TrainerConfig,
 )
 from robustalign.errors import ConfigError, choices
+from robustalign.names import check_stored
 
 
 def resolve(composed: DictConfig) -> Config:
@@ -164,6 +165,8 @@ def _check_shift(config: Config) -> None:
             raise ConfigError("shift.objectives", f"no reward {name!r}; the reward group has: {choices(known)}")
     for name in sorted(RESERVED_TARGETS & set(shift.targets)):
         raise ConfigError(f"shift.targets.{name}", "this name is kept for a summary; choose another")
+    check_stored("shift.targets", shift.targets)
+    check_stored("reward", config.reward)
     if not 0 < shift.floor < 1:
         raise ConfigError("shift.floor", f"{shift.floor} is outside (0, 1)")
     if shift.visible != "false" and shift.combine != "population":

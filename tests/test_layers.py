@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "robustalign"
 LEVEL = {
     "errors": 0,
     "files": 0,
+    "names": 1,
     "config": 1,
     "locks": 1,
     "cache": 2,

@@ -12,6 +12,8 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from robustalign.run.identity import labels
+
 COLUMNS = (
     "label", "method", "radius", "temperature", "beta", "seed", "model", "shift",
     "control", "split", "step", "target", "coordinate", "metric", "value", "low", "high", "n", "run_id", "status",
@@ -51,7 +53,7 @@ class Run:
 
     @property
     def label(self) -> str:
-        """What tables call its point."""
+        """What tables call its point; ``identity.labels`` tells points of the same name apart."""
         return self.config.get("label") or str(self.method.get("name", self.name))
 
     @property
@@ -75,7 +77,8 @@ def runs(
 ) -> pd.DataFrame:
     """The results of an experiment's runs, one row per run x target x metric.
 
-    Intervals are over the prompts of that run. Runs without results are named in a ``MissingResults`` warning;
+    Intervals are over the prompts of that run. ``label`` names a run's point, with the values in which points of the
+    same method differ; runs of several seeds share it. Runs without results are named in a ``MissingResults`` warning;
     a run that two sweeps share counts once.
 
     Args:
@@ -133,8 +136,8 @@ def once(runs: Iterable[Run]) -> list[Run]:
 
 def tidy(runs: Iterable[Run], split: str | None = "test", controls: bool = True) -> pd.DataFrame:
     """The tidy frame of runs that have results."""
-    frames, about = [], []
-    for run in runs:
+    frames, about, runs = [], [], list(runs)
+    for run, label in zip(runs, labels([run.config for run in runs]), strict=True):
         table = run.targets
         keep = pd.Series(True, index=table.index)
         if split is not None:
@@ -143,7 +146,7 @@ def tidy(runs: Iterable[Run], split: str | None = "test", controls: bool = True)
             policy = table["control"] == "policy"
             keep &= policy & (table["step"] == table.loc[policy, "step"].max())
         frames.append(table[keep])
-        about.append(_about(run))
+        about.append(_about(run, label))
     if not frames:
         return pd.DataFrame(columns=list(COLUMNS))
     rows = pd.concat(frames, ignore_index=True)
@@ -152,11 +155,11 @@ def tidy(runs: Iterable[Run], split: str | None = "test", controls: bool = True)
     return frame.astype(dict.fromkeys(REPEATED, "category"))
 
 
-def _about(run: Run) -> dict[str, Any]:
+def _about(run: Run, label: str) -> dict[str, Any]:
     method = run.method
     numbers = {key: _number(method.get(key)) for key in ("radius", "temperature", "beta")}
     names = {key: (run.config.get(key) or {}).get("name") for key in ("model", "shift")}
-    described = {"label": run.label, "method": method.get("name"), "seed": run.seed, "run_id": run.run_id}
+    described = {"label": label, "method": method.get("name"), "seed": run.seed, "run_id": run.run_id}
     return described | numbers | names | {"status": run.status}
 
 

@@ -17,12 +17,11 @@ from typing import Any
 
 from robustalign.config import ShiftConfig
 from robustalign.report.load import Run
-from robustalign.run.identity import leaves
+from robustalign.run.identity import NO_RESULT, leaves
 from robustalign.shifts import Populations, Recorded, ScorerShift, Standards
 
 SETTING = ("model", "dataset", "shift", "reward")
 MEASURED = ("splits", "replies", "pairs_per_prompt")  # of evaluation: what the numbers are
-NO_RESULT = ("threads", "device", "save_steps", "save_total_limit", "save_model", "log_steps", "micro_batch_size")
 FEW_SEEDS = 5
 
 

@@ -13,6 +13,7 @@ from robustalign.config import Config
 from robustalign.run.folder import RunFolder
 
 NO_PART = ("paths", "tracking", "sweep", "label")  # where to write, how to launch, what to call it
+NO_RESULT = ("threads", "device", "save_steps", "save_total_limit", "save_model", "log_steps", "micro_batch_size")
 NAMES_FIRST = ("model.name", "dataset.name", "shift.name")
 
 
@@ -69,10 +70,37 @@ def varies(configs: Sequence[Config]) -> list[str]:
     return names
 
 
+def labels(configs: Sequence[Config | Mapping[str, Any]]) -> list[str]:
+    """What tables call each run's point: ``label`` or the method's name, then the values of the method and of the
+    optimisation in which runs of the same name differ: ``tv radius=0.05``. Seeds share a label.
+    """
+    flats = [_of_point(flat(config)) for config in configs]
+    named: dict[str, list[int]] = {}
+    for index, config in enumerate(configs):
+        named.setdefault(_head(config), []).append(index)
+    told = [""] * len(configs)
+    for head, indices in named.items():
+        keys = _telling([flats[i] for i in indices], [(head,)] * len(indices))
+        short = _short(keys)
+        for i in indices:
+            values = [f"{short[key]}={_show(flats[i][key])}" for key in keys if flats[i].get(key) is not None]
+            told[i] = " ".join([head, *values])
+    return told
+
+
+def _of_point(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes the point that runs of several seeds have in common, in its own setting."""
+    no_result = {f"trainer.{name}" for name in NO_RESULT}
+    return {key: v for key, v in values.items() if key.startswith(("method.", "trainer.")) and key not in no_result}
+
+
 def varying_keys(configs: Sequence[Config]) -> list[str]:
     """The keys that tell the runs of a sweep apart, beside the point's name."""
-    flats = [flat(config) for config in configs]
-    known: list[tuple[str, ...]] = [(_head(config),) for config in configs]
+    return _telling([flat(config) for config in configs], [(_head(config),) for config in configs])
+
+
+def _telling(flats: Sequence[Mapping[str, Any]], known: list[tuple[str, ...]]) -> list[str]:
+    """The keys whose values tell apart what is not known to differ yet, the most telling first."""
     chosen = []
     for key in sorted({key for values in flats for key in values}, key=_rank):
         column = [_hashable(values.get(key)) for values in flats]
@@ -82,8 +110,9 @@ def varying_keys(configs: Sequence[Config]) -> list[str]:
     return chosen
 
 
-def _head(config: Config) -> str:
-    return config.label or str(config.method.get("name", "run"))
+def _head(config: Config | Mapping[str, Any]) -> str:
+    known = vars(config) if isinstance(config, Config) else config
+    return str(known.get("label") or (known.get("method") or {}).get("name", "run"))
 
 
 def _rank(key: str) -> tuple[int, str]:
@@ -127,7 +156,7 @@ def _hashable(value: Any) -> str:
 
 def _show(value: Any) -> str:
     if isinstance(value, float):
-        return f"{value:g}"
+        return short if float(short := f"{value:g}") == value else repr(value)
     if isinstance(value, list):
         return "[" + ",".join(_show(item) for item in value) + "]"
     return str(value)

@@ -134,7 +134,10 @@ class Follower:
             folder=run.folder.path,
             started=status.started,
             ended=status.ended,
-            params={**{key: values.get(key) for key in wanted}, "label": config.get("label")},
+            params={
+                **{key: values.get(key) for key in wanted},
+                "label": run.label or config.get("label") or values.get("method.name"),
+            },
             tags=tags,
             files=FILES,
         )

@@ -16,15 +16,16 @@ from robustalign.errors import ConfigError, choices
 from robustalign.files import replace_text
 from robustalign.locks import Lock
 from robustalign.run.folder import RunFolder, State, Status
-from robustalign.run.identity import place, varies, varying_keys
+from robustalign.run.identity import labels, place, varies, varying_keys
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a sweep: its folder and its name among the others."""
+    """One run of a sweep: its folder, its name among the others, and the label of its point."""
 
     folder: RunFolder
     name: str
+    label: str | None = None
 
 
 @dataclass
@@ -84,6 +85,7 @@ class Sweep:
         self.folder.mkdir(parents=True, exist_ok=True)
         memory = {
             "runs": {run.folder.name: run.name for run in self.runs},
+            "labels": {run.folder.name: run.label for run in self.runs},
             "varying": self.varying,
             "tracking": asdict(self.tracking),
             "max_restarts": self.max_restarts,
@@ -99,9 +101,10 @@ class Sweep:
         """The sweep of a folder under ``<paths.output>/sweeps``."""
         memory = json.loads((folder / "sweep.json").read_text())
         output = folder.absolute().parent.parent
+        labels = memory.get("labels", {})
         return cls(
             output=output,
-            runs=[Run(RunFolder(output / "runs" / run), name) for run, name in memory["runs"].items()],
+            runs=[Run(RunFolder(output / "runs" / run), name, labels.get(run)) for run, name in memory["runs"].items()],
             varying=memory["varying"],
             tracking=TrackingConfig(**memory["tracking"]),
             max_restarts=memory["max_restarts"],
@@ -119,9 +122,9 @@ def plan(configs: Sequence[Config], base: Config, **memory: Any) -> tuple[Sweep,
     names = varies(configs)
     output = Path(configs[0].paths.output)
     runs: dict[str, tuple[Run, Config]] = {}
-    for config, name in zip(configs, names, strict=True):
+    for config, name, label in zip(configs, names, labels(configs), strict=True):
         folder = place(output / "runs", config, base)
-        runs.setdefault(folder.name, (Run(folder, name), config))
+        runs.setdefault(folder.name, (Run(folder, name, label), config))
     sweep = Sweep(
         output=output,
         runs=[run for run, _ in runs.values()],

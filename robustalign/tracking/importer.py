@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from robustalign.names import stored
 from robustalign.tracking.store import open_store, sqlite_file, store_lock
 
 STATES = {
@@ -149,7 +149,7 @@ class Importer:
     def _params(self, run_id: str, values: Mapping[str, Any]) -> None:
         from mlflow.entities import Param
 
-        params = [Param(_name(key), str(value)[:LONGEST_PARAM]) for key, value in values.items() if value is not None]
+        params = [Param(stored(key), str(value)[:LONGEST_PARAM]) for key, value in values.items() if value is not None]
         for start in range(0, len(params), PARAMS_A_BATCH):
             self.client.log_batch(run_id, params=params[start : start + PARAMS_A_BATCH], synchronous=True)
 
@@ -188,7 +188,7 @@ class Importer:
                 start = int((view.started or time.time()) * 1000)
                 run = self.client.create_run(self.experiment, start_time=start, tags=tags)
         tags = dict(run.data.tags)
-        self._params(run.info.run_id, {k: v for k, v in view.params.items() if _name(k) not in run.data.params})
+        self._params(run.info.run_id, {k: v for k, v in view.params.items() if stored(k) not in run.data.params})
         return _Known(
             run_id=run.info.run_id,
             offset=int(tags.get("robustalign.imported", 0)),
@@ -220,13 +220,8 @@ class Importer:
 def _metrics(record: Mapping[str, Any]) -> list[Any]:
     from mlflow.entities import Metric
 
-    return [Metric(_name(name), value, record["time"], record["step"]) for name, value in record["values"].items()]
-
-
-def _name(name: str) -> str:
-    """A name that MLflow takes."""
-    return re.sub(r"[^\w\-.:/ ]", "_", name, flags=re.ASCII)[:250]
+    return [Metric(stored(name), value, record["time"], record["step"]) for name, value in record["values"].items()]
 
 
 def _clean_tags(tags: Mapping[str, Any]) -> dict[str, str]:
-    return {_name(name): str(value)[:LONGEST_TAG] for name, value in tags.items()}
+    return {stored(name): str(value)[:LONGEST_TAG] for name, value in tags.items()}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import asdict, replace
 
-from robustalign.run.identity import agree, flat, identity, place, varies, varying_keys
+from robustalign.run.identity import agree, flat, identity, labels, place, varies, varying_keys
 
 
 def test_where_to_write_is_no_part_of_a_run(make, base):
@@ -78,3 +78,20 @@ def test_keys_with_the_same_last_word_stay_apart(make):
 def test_a_label_names_the_point(make):
     configs = [make(f"label=slow {s}", "trainer.learning_rate=5e-4", f"seed={s}") for s in (0, 1)]
     assert varies([*configs, make("seed=0")]) == ["slow 0", "slow 1", "dpo"]
+
+
+def test_a_label_names_the_values_in_which_points_of_the_same_name_differ(make):
+    def sweep(*points: str):
+        return [make(*point.split(), f"seed={seed}") for point in points for seed in (0, 1)]
+
+    radii = sweep("method=tv method.radius=0.05", "method=tv method.radius=0.3", "method=dpo")
+    assert labels(radii)[::2] == ["tv radius=0.05", "tv radius=0.3", "dpo"]
+    assert labels(radii)[1::2] == labels(radii)[::2]
+    assert labels([asdict(config) for config in radii]) == labels(radii)
+    named = sweep("label=slow trainer.learning_rate=5e-4", "label=slow trainer.learning_rate=1e-4", "label=fast")
+    assert labels(named)[::2] == ["slow learning_rate=0.0005", "slow learning_rate=0.0001", "fast"]
+    close = sweep("method=tv method.radius=0.12345678", "method=tv method.radius=0.12345679")
+    assert len(set(labels(close))) == 2 and len(set(varies(close))) == 4
+    machine = [make("trainer.threads=1"), make("trainer.threads=2")]
+    assert labels(machine) == ["dpo", "dpo"]
+    assert labels([make("method=tv", "method.radius=0.3")]) == ["tv"]
