@@ -86,5 +86,24 @@ def score_all(
     scores = {}
     for objective, spec in rewards.items():
         scorer = build_scorer(objective, spec, assets(spec["scorer"], scorer_module(objective, spec)))
-        scores[objective] = np.asarray(scorer.score(prompts, replies), dtype=np.float64)
+        scores[objective] = checked(objective, scorer, prompts, replies)
     return scores
+
+
+def checked(objective: str, scorer: Scorer, prompts: Sequence[str], replies: Sequence[str]) -> np.ndarray:
+    """What a scorer says of ``N`` replies, float64 ``[N]``.
+
+    Raises:
+        ConfigError: another number of scores, or scores that are not finite, with the first such reply.
+    """
+    try:
+        values = np.asarray(scorer.score(prompts, replies), dtype=np.float64)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"reward.{objective}", str(error)) from error
+    if values.shape != (len(replies),):
+        raise ConfigError(f"reward.{objective}", f"gave scores of shape {values.shape} for {len(replies)} replies")
+    broken = np.flatnonzero(~np.isfinite(values))
+    if len(broken):
+        first = replies[int(broken[0])]
+        raise ConfigError(f"reward.{objective}", f"gave {values[broken[0]]} for {len(broken)} replies, first {first!r}")
+    return values
