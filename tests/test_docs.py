@@ -22,3 +22,16 @@ def test_every_page_of_the_navigation_is_there():
     made = [page.removeprefix("notebooks/").replace(".md", ".ipynb") for page in pages if page.startswith("notebooks/")]
     assert sorted(made) == sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
     assert len(written) > 8 and all((ROOT / "docs" / page).is_file() for page in written)
+
+
+def test_the_reference_has_the_fields_that_a_set_inherits_and_the_common_keys_of_methods():
+    from dataclasses import fields
+
+    from robustalign.objectives import LOSSES, SETS
+    from robustalign.training.objective import COMMON
+
+    page = config_reference()
+    for name, kind in {**LOSSES, **SETS}.items():
+        (row,) = re.findall(rf"^\| `{name}` \| (.*?) \|", page, flags=re.MULTILINE)
+        assert set(re.findall(r"`(\w+)`", row)) == {field.name for field in fields(kind) if field.init}, name
+    assert {f"method.{key}" for key in COMMON} <= set(re.findall(r"^\| `([\w.]+)`", page, flags=re.MULTILINE))

@@ -38,20 +38,26 @@ def notebook_page(path: Path) -> str:
 
 def config_reference() -> str:
     """Every key of the schema with its type, default and meaning, as markdown."""
-    source = SCHEMA.read_text()
-    classes = {node.name: node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)}
-    comments = dict(_comments(source))
+    classes, comments = _parsed(SCHEMA)
     parts = [
         "# Config keys\n",
         "Made from the schema, `robustalign/config.py`. Values live in `conf/`; any key can be overridden on the",
         "command line (`KEY=VALUE`). `--cfg job` prints the values of a run.\n",
     ]
     parts += _section(classes, comments, "Config", "")
+    parts += _section(*_parsed(ROOT / "robustalign" / "training" / "objective.py"), "Objective", "method.")
     for folder, title, key in OBJECTIVES:
         parts += [f"\n## {title}: `{key}`\n", "The fields of the chosen one are further keys of `method`.\n"]
         parts += ["| name | keys | what it is |", "|---|---|---|"]
         parts += sorted(_objectives(ROOT / "robustalign" / "objectives" / folder))
     return "\n".join(parts) + "\n"
+
+
+def _parsed(path: Path) -> tuple[dict[str, ast.ClassDef], dict[int, str]]:
+    """The classes of a module by name, and its comments by line."""
+    source = path.read_text()
+    classes = {node.name: node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)}
+    return classes, dict(_comments(source))
 
 
 def _section(classes: dict[str, ast.ClassDef], comments: dict[int, str], name: str, prefix: str) -> list[str]:
@@ -64,25 +70,35 @@ def _section(classes: dict[str, ast.ClassDef], comments: dict[int, str], name: s
             below += _section(classes, comments, kind, f"{key}.")
             continue
         meaning = comments.get(field.end_lineno or 0, "")
-        rows.append(f"| `{key}` | {_cell(kind)} | {_default(field.value)} | {_cell(meaning)} |")
+        default, allowed = _declared(field.value)
+        rows.append(f"| `{key}` | {_cell(kind + allowed)} | {_default(default)} | {_cell(meaning)} |")
     heading = f"\n## `{prefix.rstrip('.')}`\n" if prefix else "\n## Top level\n"
     about = (ast.get_docstring(node) or "").splitlines()[0]
     table = ["| key | type | default | meaning |", "|---|---|---|---|", *rows] if rows else []
     return [heading, f"{about}\n", *table, *below]
 
 
+def _declared(value: ast.expr | None) -> tuple[ast.expr | None, str]:
+    """The default of a field and, of a number, its interval: what ``robustalign.bounds`` declares."""
+    if not isinstance(value, ast.Call) or not isinstance(value.func, ast.Name) or not value.args:
+        return value, ""
+    last = value.args[-1]
+    interval = f" in {last.value}" if isinstance(last, ast.Constant) and value.func.id in ("number", "numbers") else ""
+    return (ast.List([]) if value.func.id == "numbers" else value.args[0]), interval
+
+
 def _default(value: ast.expr | None) -> str:
     shown = "" if value is None else ast.unparse(value)
-    if shown.startswith("field(default_factory=lambda: "):
-        shown = shown.removeprefix("field(default_factory=lambda: ").removesuffix(")")
     shown = {"field(default_factory=list)": "[]", "field(default_factory=dict)": "{}", "None": "null"}.get(shown, shown)
     return "from `conf/`" if shown in ("MISSING", "") else f"`{_cell(shown)}`"
 
 
 def _objectives(folder: Path) -> Iterator[str]:
+    bases, _ = _parsed(folder.parent / "streaming.py")
     for path in sorted(folder.glob("*.py")):
-        classes = {node.name: node for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef)}
-        for node in classes.values():
+        own, _ = _parsed(path)
+        classes = bases | own
+        for node in own.values():
             if name := _name(node):
                 keys = " ".join(f"`{key}`" for key in _fields(node, classes))
                 about = " ".join((ast.get_docstring(node) or "").split("\n\n")[0].split())
@@ -90,7 +106,7 @@ def _objectives(folder: Path) -> Iterator[str]:
 
 
 def _fields(node: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> list[str]:
-    """The fields of a dataclass, those of its bases in the same module first."""
+    """The fields of a dataclass, those of its bases first."""
     inherited = [key for base in node.bases for key in _fields_of(ast.unparse(base), classes)]
     own = [
         field.target.id

@@ -6,7 +6,7 @@ import contextlib
 import difflib
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from typing import get_type_hints
 
@@ -22,6 +22,7 @@ from robustalign.config import Config
 from robustalign.errors import ConfigError, choices
 
 USAGE = 2  # exit code
+SHOW = " (--cfg job shows those it has)"
 
 
 @contextlib.contextmanager
@@ -93,7 +94,7 @@ def _unknown_key(error: BaseException, text: str) -> ConfigError | None:
     key = match[1].lstrip("+~")
     parent = key.rpartition(".")[0]
     if parent == "method":
-        return ConfigError(key, "the chosen method has no such key (--cfg job shows those it has)")
+        return ConfigError(key, f"the chosen method has no such key{_meant(key, _method_keys())}{SHOW}")
     siblings = [name.rpartition(".")[2] for name in _keys() if name.rpartition(".")[0] == parent]
     known = f"; {parent} has: {choices(siblings)}" if siblings else ""
     return ConfigError(key, f"unknown key{_meant(key)}{known}")
@@ -113,9 +114,16 @@ def _bad_value(error: BaseException, text: str) -> ConfigError | None:
     return ConfigError(key[1].lstrip("+~") if key else "config", problem)
 
 
-def _meant(key: str) -> str:
-    close = difflib.get_close_matches(key, _keys(), n=1, cutoff=0.7)
-    return f"; did you mean {close[0]}?" if close else ""
+def _meant(key: str, known: Sequence[str] | None = None) -> str:
+    close = difflib.get_close_matches(key, _keys() if known is None else known, n=1, cutoff=0.7)
+    return f"; did you mean {close[0]}?" if close and close[0] != key else ""
+
+
+def _method_keys() -> list[str]:
+    """The keys that some method has: torch is imported, so only where a key is wrong already."""
+    from robustalign.training.objective import known_keys
+
+    return [f"method.{key}" for key in known_keys()]
 
 
 def _keys(kind: type = Config, prefix: str = "") -> list[str]:

@@ -16,6 +16,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from robustalign.bounds import refuse
+
 
 @dataclass(frozen=True)
 class Knob:
@@ -89,6 +91,10 @@ class AmbiguitySet(ABC):
     def knob(cls, values: Mapping[str, Any]) -> Knob | None:
         """The knob that a ``method`` config turns: the first whose field has a value; None where there is none."""
         return next((knob for knob in cls.knobs if values.get(knob.field) is not None), None)
+
+    def __post_init__(self) -> None:
+        """Refuse fields of the wrong type or outside their declared range (``ValueError("field: problem")``)."""
+        refuse(self)
 
     def worst_case(self, losses: Tensor, *, weight: Tensor | None = None, group: Tensor | None = None) -> RobustValue:
         """The worst law for these losses; changes no state.

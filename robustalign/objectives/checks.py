@@ -1,15 +1,9 @@
-"""Checks of field values; every message starts with the field's name and says what to do."""
+"""Checks of arguments; every message starts with the field's name and says what to do."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection
-
-
-def positive(name: str, value: float, advice: str) -> None:
-    """Refuse anything but a finite number > 0."""
-    if not 0 < value < math.inf:
-        raise ValueError(f"{name}: {value} must be finite and > 0; {advice}")
 
 
 def at_least_zero(name: str, value: float, advice: str) -> None:

@@ -8,6 +8,7 @@ from typing import ClassVar, NamedTuple
 
 from torch import Tensor
 
+from robustalign.bounds import refuse
 from robustalign.objectives.terms import PairTerms
 
 
@@ -41,6 +42,10 @@ class PairLoss(ABC):
         if missing:
             raise ValueError(f"terms: the {self.name} loss needs {', '.join(missing)}")
         return self._losses(terms)
+
+    def __post_init__(self) -> None:
+        """Refuse fields of the wrong type or outside their declared range (``ValueError("field: problem")``)."""
+        refuse(self)
 
     @abstractmethod
     def _losses(self, terms: PairTerms) -> Tensor: ...

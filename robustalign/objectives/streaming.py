@@ -22,11 +22,12 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from robustalign.bounds import inside
 from robustalign.objectives.ambiguity_set import AmbiguitySet, WorstLaw
 
 FORGOTTEN = 5.0
@@ -137,11 +138,10 @@ class StreamingSet(AmbiguitySet):
     """
 
     streaming: bool = False
-    memory: int = 512
+    memory: int = field(default=512, metadata=inside("[1, inf)", "use streaming: false for none"))
 
     def __post_init__(self) -> None:
-        if not self.memory >= 1:
-            raise ValueError(f"memory: {self.memory} must be >= 1 pair; use streaming: false for none")
+        super().__post_init__()
         self._memory = LossMemory(self.memory)
 
     def pooled_pairs(self, n: int) -> int:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import difflib
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import is_dataclass
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -20,12 +22,16 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from robustalign.bounds import problems
 from robustalign.errors import ConfigError, choices
 from robustalign.sweeps import backends
 
 if TYPE_CHECKING:
     from robustalign.sweeps.backends.base import Backend
     from robustalign.sweeps.fork_client import NurseryClient
+
+
+WHOLE = "shift.targets"  # a mapping whose keys are the user's
 
 
 class ProductSweeper(Sweeper):
@@ -45,11 +51,20 @@ class ProductSweeper(Sweeper):
         """Launch the product of the swept values; the command line wins over the config's ``params``."""
         from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
-        words = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
+        words = [*replaced(f"{key}={value}" for key, value in self.params.items()), *arguments]
         overrides = OverridesParser.create(config_loader=self.loader).parse_overrides(words)
         (jobs,) = BasicSweeper.split_arguments(overrides, None)
         assert self.launcher is not None
         return self.launcher.launch(jobs, initial_job_idx=0)
+
+
+def replaced(words: Iterable[str]) -> list[str]:
+    """Override words in which ``shift.targets={...}`` replaces all targets; Hydra alone would merge, and refuse new
+    names."""
+    made: list[str] = []
+    for word in words:
+        made += [f"{WHOLE}=null", f"+{word}"] if word.startswith(f"{WHOLE}={{") else [word]
+    return made
 
 
 class SweepLauncher(Launcher):
@@ -107,5 +122,11 @@ def _with_options(kind: Callable[..., Backend], options: Mapping[str, Any]) -> B
     known = inspect.signature(kind).parameters
     for key in options:
         if key not in known:
-            raise ConfigError(f"hydra.launcher.{key}", f"unknown key; there are: {choices(known)}")
-    return kind(**options)
+            close = difflib.get_close_matches(key, known, n=1)
+            meant = f"did you mean {close[0]}? " if close else ""
+            raise ConfigError(f"hydra.launcher.{key}", f"unknown key; {meant}there are: {choices(known)}")
+    backend = kind(**options)
+    if is_dataclass(backend):
+        for key, problem in problems(backend, "hydra.launcher."):
+            raise ConfigError(key, problem)
+    return backend

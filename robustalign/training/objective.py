@@ -8,12 +8,14 @@ yaml under ``conf/method``.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from robustalign.bounds import describe, fits, problems, word
 from robustalign.errors import ConfigError, choices
 from robustalign.objectives import LOSSES, SETS, AmbiguitySet, PairLoss
 
@@ -34,12 +36,12 @@ class Objective:
     ``oracle``: train with knowledge of the population ``target``.
     """
 
-    name: str
-    loss: PairLoss
-    set: AmbiguitySet
-    scope: str = "batch"
-    oracle: bool = False
-    target: str | None = None
+    name: str  # what tables call it
+    loss: PairLoss  # the name of a pair loss: see below
+    set: AmbiguitySet  # the name of an ambiguity set: see below
+    scope: str = word("batch", SCOPES)  # batch (of the optimiser) | microbatch | stream (carries its dual over steps)
+    oracle: bool = False  # trains with knowledge of the population it is tested on
+    target: str | None = None  # oracle: the name of that population; null: the one farthest from the nominal
 
     @property
     def beta(self) -> float:
@@ -62,8 +64,6 @@ def build_objective(method: Mapping[str, Any], batch_size: int | None = None) ->
     loss_class = _known("method.loss", method.get("loss"), LOSSES)
     set_class = _known("method.set", method.get("set"), SETS)
     scope = method.get("scope", "batch")
-    if scope not in SCOPES:
-        raise ConfigError("method.scope", f"unknown value {scope!r}; choose one of: {choices(SCOPES)}")
     loss_keys, set_keys = _fields(loss_class), _fields(set_class)
     _check_unknown(method, loss_keys, set_keys)
     options = {key: value for key, value in method.items() if key in set_keys}
@@ -77,14 +77,22 @@ def build_objective(method: Mapping[str, Any], batch_size: int | None = None) ->
         raise ConfigError("method.loss", f"{method['loss']} x {method['set']} needs {need!r}, which no stage provides")
     if batch_size is not None and scope != "stream":
         _explained(lambda: ambiguity.check(batch_size))
-    return Objective(
-        name=str(method["name"]),
+    objective = Objective(
+        name=method.get("name", ""),
         loss=loss,
         set=ambiguity,
         scope=scope,
-        oracle=bool(method.get("oracle", False)),
+        oracle=method.get("oracle", False),
         target=method.get("target"),
     )
+    for key, problem in problems(objective, "method."):
+        raise ConfigError(key, problem)
+    return objective
+
+
+def known_keys() -> list[str]:
+    """Every key that some method has."""
+    return sorted({*COMMON, *(key for kind in (*LOSSES.values(), *SETS.values()) for key in _fields(kind))})
 
 
 def _known(key: str, name: Any, registry: Mapping[str, Any]) -> Any:
@@ -101,30 +109,31 @@ def _fields(cls: type) -> dict[str, Any]:
 def _check_unknown(method: Mapping[str, Any], loss_keys: Mapping, set_keys: Mapping) -> None:
     for key in method:
         if key not in COMMON and key not in loss_keys and key not in set_keys:
-            known = choices({*loss_keys, *set_keys, *COMMON})
-            raise ConfigError(f"method.{key}", f"unknown key for {method['loss']} x {method['set']}; known: {known}")
+            known = {*loss_keys, *set_keys, *COMMON}
+            close = difflib.get_close_matches(key, known, n=1, cutoff=0.7)
+            meant = f"did you mean method.{close[0]}? " if close else ""
+            problem = f"unknown key for {method['loss']} x {method['set']}; {meant}known: {choices(known)}"
+            raise ConfigError(f"method.{key}", problem)
 
 
 def _construct(cls: type, options: dict[str, Any]) -> Any:
     hints = _fields(cls)
+    for field in dataclasses.fields(cls):
+        needed = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if field.init and needed and field.name not in options:
+            raise ConfigError(f"method.{field.name}", f"is missing; {cls.__name__} needs it")
     values = {key: _typed(f"method.{key}", value, hints[key]) for key, value in options.items()}
     return _explained(lambda: cls(**values))
 
 
 def _typed(key: str, value: Any, hint: Any) -> Any:
-    allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    kinds = tuple(typing.get_origin(kind) or kind for kind in allowed)
-    if value is None and type(None) in kinds:
-        return None
-    if float in kinds and isinstance(value, str) and value in ("inf", "-inf"):
-        return float(value)
-    if float in kinds and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    literal = [v for kind in allowed if typing.get_origin(kind) is typing.Literal for v in typing.get_args(kind)]
-    if value in literal or isinstance(value, tuple(kind for kind in kinds if isinstance(kind, type))):
-        return value
-    expected = choices(map(str, literal)) if literal else " or ".join(getattr(k, "__name__", str(k)) for k in kinds)
-    raise ConfigError(key, f"{value!r} is not {expected}")
+    """A value as its field takes it: whole numbers and the words inf and -inf are numbers too."""
+    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if float in kinds and value in ("inf", "-inf"):
+        value = float(value)
+    if not fits(value, hint):
+        raise ConfigError(key, f"{'null' if value is None else repr(value)} is not {describe(hint)}")
+    return float(value) if float in kinds and value is not None else value
 
 
 def _explained(build: Any) -> Any:

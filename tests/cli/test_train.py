@@ -9,8 +9,9 @@ import sys
 import pytest
 
 from robustalign.cli.errors import one_line_errors
-from robustalign.cli.train import train
+from robustalign.cli.train import main, train
 from robustalign.config import config_dir, register
+from robustalign.sweeps.hydra import replaced
 from robustalign.sweeps.mlflow_sync import Following
 from robustalign.tracking.read import runs_table
 from tests.sweeps.shell import ROOT
@@ -23,7 +24,8 @@ BAD = {
     "methud=dpo": ("methud", "did you mean method?"),
     "trainer.max_step=3": ("trainer.max_step", "did you mean trainer.max_steps?"),
     "+trainer.max_step=3": ("trainer.max_step", "not in 'TrainerConfig'"),
-    "method.raduis=1": ("method.raduis", "no such key"),
+    "method.bta=1": ("method.bta", "did you mean method.beta?"),
+    "method.radius=1": ("method.radius", "the chosen method has no such key ("),
     "trainer.max_steps=many": ("trainer.max_steps", "'many'"),
     "trainer.max_steps=[1": ("trainer.max_steps", "cannot be read"),
     "trainer.max_steps": ("trainer.max_steps", "KEY=VALUE"),
@@ -35,6 +37,7 @@ BAD = {
     "seed=${nowhere}": ("seed", "nowhere"),
     "seed=0,1": ("-m", "2 runs"),
     "experiment=nope": ("experiment", "choose one of: "),
+    "shift.targets={a:[1,0],b:[0,2]}": ("shift.targets.b", "outside [0, 1]"),
     "hydra.launcher.workers=-1": ("hydra.launcher.workers", "below 0"),
     "+hydra.launcher.worker=1": ("hydra.launcher.worker", "there are: wait, workers"),
 }
@@ -51,7 +54,9 @@ def type_in(monkeypatch, tmp_path, capsys):
     register()
 
     def typed(*words: str) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["train.py", "sweep.program=tests.run.toy_program", *words, "--multirun"])
+        monkeypatch.setattr(
+            sys, "argv", ["train.py", "sweep.program=tests.run.toy_program", *replaced(words), "--multirun"]
+        )
         monkeypatch.setattr(train, "single", True, raising=False)
         with pytest.raises(SystemExit) as end, one_line_errors():
             hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")(train)()
@@ -76,6 +81,25 @@ def test_one_bad_run_stops_the_sweep_before_it_starts(shell):
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("robustalign: error: method.radius: ")
     assert list(shell.folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("word", ["shift=null", "trainer=3", "reward=[]", "method=", "experiment=null"])
+def test_a_group_needs_a_choice(word, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train.py", word, "--cfg", "job"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    message = capsys.readouterr().err
+    assert message.startswith(f"robustalign: error: {word.partition('=')[0]}: ") and "choose one of: " in message
+    assert len(message.splitlines()) == 1
+
+
+def test_targets_given_whole_replace_those_of_the_shift(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train.py", "shift.targets={a: [1,0], b: [0,1]}", "--cfg", "job", "-p", "shift"])
+    main()
+    shown = capsys.readouterr().out
+    assert "a:" in shown and "b:" in shown and "joy_0.1" not in shown
 
 
 @pytest.mark.parametrize("words", [("--help",), ("--cfg", "job")])

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from torch import Tensor, sigmoid
 
-from robustalign.objectives.checks import positive
+from robustalign.bounds import inside
 from robustalign.objectives.pair_loss import PairLoss, column
 from robustalign.objectives.terms import PairTerms
 
@@ -23,10 +23,7 @@ class APOZeroLoss(PairLoss):
 
     name: ClassVar[str] = "apo_zero"
     needs: ClassVar[frozenset[str]] = frozenset({"chosen_logratio", "rejected_logratio"})
-    beta: float
-
-    def __post_init__(self) -> None:
-        positive("beta", self.beta, "DPO papers use 0.01 to 0.5")
+    beta: float = field(metadata=inside("(0, inf)", "DPO papers use 0.01 to 0.5"))
 
     def _losses(self, terms: PairTerms) -> Tensor:
         chosen, rejected = column(terms.chosen_logratio), column(terms.rejected_logratio)
@@ -45,10 +42,7 @@ class APODownLoss(PairLoss):
 
     name: ClassVar[str] = "apo_down"
     needs: ClassVar[frozenset[str]] = frozenset({"chosen_logratio", "rejected_logratio"})
-    beta: float
-
-    def __post_init__(self) -> None:
-        positive("beta", self.beta, "DPO papers use 0.01 to 0.5")
+    beta: float = field(metadata=inside("(0, inf)", "DPO papers use 0.01 to 0.5"))
 
     def _losses(self, terms: PairTerms) -> Tensor:
         chosen, rejected = column(terms.chosen_logratio), column(terms.rejected_logratio)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from robustalign.objectives.checks import positive
+from robustalign.bounds import inside
 from robustalign.objectives.losses.sigmoid import SigmoidLoss
 from robustalign.objectives.pair_loss import Adapted, AdaptiveLoss
 from robustalign.objectives.terms import PairTerms
@@ -39,18 +39,13 @@ class BetaDPOLoss(AdaptiveLoss):
     """
 
     name: ClassVar[str] = "beta_dpo"
-    beta: float
-    scaling: float
-    filtered: float
-    momentum: float
+    beta: float = field(metadata=inside("(0, inf)", "DPO papers use 0.01 to 0.5"))
+    scaling: float = field(metadata=inside("[0, inf)", "the paper uses 0.6"))
+    filtered: float = field(metadata=inside("[0, 1)"))
+    momentum: float = field(metadata=inside("[0, 1)"))
 
     def __post_init__(self) -> None:
-        positive("beta", self.beta, "DPO papers use 0.01 to 0.5")
-        if not 0 <= self.scaling < math.inf:
-            raise ValueError(f"scaling: {self.scaling} must be finite and >= 0; the paper uses 0.6")
-        for key in ("filtered", "momentum"):
-            if not 0 <= getattr(self, key) < 1:
-                raise ValueError(f"{key}: {getattr(self, key)} is outside [0, 1)")
+        super().__post_init__()
         self._mean = self._spread = 0.0
         self._batches = 0
 

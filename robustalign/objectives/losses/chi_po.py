@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from robustalign.objectives.checks import positive
+from robustalign.bounds import inside
 from robustalign.objectives.pair_loss import PairLoss, column
 from robustalign.objectives.terms import PairTerms
 
@@ -27,12 +27,8 @@ class ChiPOLoss(PairLoss):
 
     name: ClassVar[str] = "chi_po"
     needs: ClassVar[frozenset[str]] = frozenset({"chosen_logratio", "rejected_logratio"})
-    beta: float
-    reward_bound: float
-
-    def __post_init__(self) -> None:
-        positive("beta", self.beta, "chi-PO multiplies it with log-ratio + ratio")
-        positive("reward_bound", self.reward_bound, "it clips the reward gap at twice its value")
+    beta: float = field(metadata=inside("(0, inf)", "chi-PO multiplies it with log-ratio + ratio"))
+    reward_bound: float = field(metadata=inside("(0, inf)", "it clips the reward gap at twice its value"))
 
     def _losses(self, terms: PairTerms) -> Tensor:
         chosen, rejected = _phi(column(terms.chosen_logratio)), _phi(column(terms.rejected_logratio))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from robustalign.objectives.checks import at_least_zero, positive
+from robustalign.bounds import inside
 from robustalign.objectives.pair_loss import PairLoss, column
 from robustalign.objectives.terms import PairTerms
 
@@ -30,12 +30,8 @@ class DPOProLoss(PairLoss):
 
     name: ClassVar[str] = "dpo_pro"
     needs: ClassVar[frozenset[str]] = frozenset({"soft_label"})
-    beta: float
-    label_radius: float
-
-    def __post_init__(self) -> None:
-        positive("beta", self.beta, "DPO papers use 0.01 to 0.5")
-        at_least_zero("label_radius", self.label_radius, "0 is DPO with soft labels")
+    beta: float = field(metadata=inside("(0, inf)", "DPO papers use 0.01 to 0.5"))
+    label_radius: float = field(metadata=inside("[0, inf)", "0 is DPO with soft labels"))
 
     def _losses(self, terms: PairTerms) -> Tensor:
         logits = self.beta * terms.margin

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from torch import Tensor
 
-from robustalign.objectives.checks import positive
+from robustalign.bounds import inside
 from robustalign.objectives.pair_loss import PairLoss
 from robustalign.objectives.terms import PairTerms
 
@@ -21,10 +21,7 @@ class HingeLoss(PairLoss):
     """
 
     name: ClassVar[str] = "hinge"
-    beta: float
-
-    def __post_init__(self) -> None:
-        positive("beta", self.beta, "it is the inverse of the margin wanted")
+    beta: float = field(metadata=inside("(0, inf)", "it is the inverse of the margin wanted"))
 
     def _losses(self, terms: PairTerms) -> Tensor:
         return (1 - self.beta * terms.margin).relu()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from robustalign.objectives.checks import positive
+from robustalign.bounds import inside
 from robustalign.objectives.pair_loss import PairLoss
 from robustalign.objectives.terms import PairTerms
 
@@ -26,12 +26,8 @@ class HolderLoss(PairLoss):
     """
 
     name: ClassVar[str] = "holder"
-    beta: float
-    gamma: float
-
-    def __post_init__(self) -> None:
-        positive("beta", self.beta, "DPO papers use 0.01 to 0.5")
-        positive("gamma", self.gamma, "use the sigmoid loss for no outlier rejection")
+    beta: float = field(metadata=inside("(0, inf)", "DPO papers use 0.01 to 0.5"))
+    gamma: float = field(metadata=inside("(0, inf)", "use the sigmoid loss for no outlier rejection"))
 
     def _losses(self, terms: PairTerms) -> Tensor:
         power = (self.gamma * logsigmoid(self.beta * terms.margin)).exp()

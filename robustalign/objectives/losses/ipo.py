@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from torch import Tensor
 
-from robustalign.objectives.checks import positive
+from robustalign.bounds import inside
 from robustalign.objectives.pair_loss import PairLoss, column
 from robustalign.objectives.terms import PairTerms
 
@@ -26,11 +26,11 @@ class IPOLoss(PairLoss):
     """
 
     name: ClassVar[str] = "ipo"
-    beta: float
+    beta: float = field(metadata=inside("(0, inf)", "it sets the margin 1 / (2 beta)"))
     per_token: bool
 
     def __post_init__(self) -> None:
-        positive("beta", self.beta, "it sets the margin 1 / (2 beta)")
+        super().__post_init__()
         object.__setattr__(self, "needs", PER_TOKEN if self.per_token else frozenset())
 
     def _losses(self, terms: PairTerms) -> Tensor:

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from robustalign.objectives.checks import positive
+from robustalign.bounds import inside
 from robustalign.objectives.pair_loss import PairLoss
 from robustalign.objectives.terms import PairTerms
 
 
 @dataclass(frozen=True)
 class _FlippedLabels(PairLoss):
-    beta: float
-    flip_rate: float
-
-    def __post_init__(self) -> None:
-        positive("beta", self.beta, "DPO papers use 0.01 to 0.5")
-        if not 0 <= self.flip_rate < 0.5:
-            raise ValueError(f"flip_rate: {self.flip_rate} is outside [0, 0.5); from a half on labels say nothing")
+    beta: float = field(metadata=inside("(0, inf)", "DPO papers use 0.01 to 0.5"))
+    flip_rate: float = field(metadata=inside("[0, 0.5)", "from a half on labels say nothing"))
 
 
 @dataclass(frozen=True)

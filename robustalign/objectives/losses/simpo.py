@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from robustalign.objectives.checks import at_least_zero, positive
+from robustalign.bounds import inside
 from robustalign.objectives.pair_loss import PairLoss, column
 from robustalign.objectives.terms import PairTerms
 
@@ -25,12 +25,8 @@ class SimPOLoss(PairLoss):
 
     name: ClassVar[str] = "simpo"
     needs: ClassVar[frozenset[str]] = frozenset({"chosen_logp", "rejected_logp", "chosen_length", "rejected_length"})
-    beta: float
-    gamma_beta_ratio: float
-
-    def __post_init__(self) -> None:
-        positive("beta", self.beta, "SimPO uses 2 to 10")
-        at_least_zero("gamma_beta_ratio", self.gamma_beta_ratio, "SimPO uses 0 to 1")
+    beta: float = field(metadata=inside("(0, inf)", "SimPO uses 2 to 10"))
+    gamma_beta_ratio: float = field(metadata=inside("[0, inf)", "SimPO uses 0 to 1"))
 
     def _losses(self, terms: PairTerms) -> Tensor:
         chosen = column(terms.chosen_logp) / column(terms.chosen_length)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from robustalign.objectives.checks import positive
+from robustalign.bounds import inside
 from robustalign.objectives.pair_loss import PairLoss, column
 from robustalign.objectives.terms import PairTerms
 
@@ -24,10 +24,7 @@ class WPOLoss(PairLoss):
 
     name: ClassVar[str] = "wpo"
     needs: ClassVar[frozenset[str]] = frozenset({"policy_weight"})
-    beta: float
-
-    def __post_init__(self) -> None:
-        positive("beta", self.beta, "DPO papers use 0.01 to 0.5")
+    beta: float = field(metadata=inside("(0, inf)", "DPO papers use 0.01 to 0.5"))
 
     def _losses(self, terms: PairTerms) -> Tensor:
         return -column(terms.policy_weight).detach() * logsigmoid(self.beta * terms.margin)

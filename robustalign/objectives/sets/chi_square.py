@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from robustalign.bounds import inside
 from robustalign.objectives.ambiguity_set import Knob, WorstLaw, on_the_largest, stand_in
-from robustalign.objectives.checks import at_least_zero
 from robustalign.objectives.streaming import StreamingSet
 
 
@@ -32,11 +32,7 @@ class ChiSquareBall(StreamingSet):
 
     name: ClassVar[str] = "chi_square"
     knobs: ClassVar[tuple[Knob, ...]] = (Knob("radius", "half the variance of the density"),)
-    radius: float
-
-    def __post_init__(self) -> None:
-        at_least_zero("radius", self.radius, "0 is the nominal law")
-        super().__post_init__()
+    radius: float = field(metadata=inside("[0, inf)", "0 is the nominal law"))
 
     def degenerate_radius(self, n: int) -> float | None:
         return (n - 1) / 2

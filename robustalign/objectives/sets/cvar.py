@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from robustalign import bounds
 from robustalign.objectives.ambiguity_set import Knob, WorstLaw
 from robustalign.objectives.streaming import StreamingSet
 
@@ -28,12 +29,7 @@ class CVaR(StreamingSet):
 
     name: ClassVar[str] = "cvar"
     knobs: ClassVar[tuple[Knob, ...]] = (Knob("alpha", "share of the pairs", stronger=-1, nominal=1.0),)
-    alpha: float
-
-    def __post_init__(self) -> None:
-        if not 0 < self.alpha <= 1:
-            raise ValueError(f"alpha: {self.alpha} is outside (0, 1]; 1 is the mean, 0.1 the worst tenth")
-        super().__post_init__()
+    alpha: float = field(metadata=bounds.inside("(0, 1]", "1 is the mean, 0.1 the worst tenth"))
 
     def check(self, n: int) -> None:
         n = self.pooled_pairs(n)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from robustalign.bounds import inside, one_of
 from robustalign.objectives.ambiguity_set import AmbiguitySet, Knob, WorstLaw, on_the_largest, stand_in
-from robustalign.objectives.checks import one_of, positive
 
 FORMS = ("exact", "online")
 
@@ -36,12 +36,11 @@ class GroupBall(AmbiguitySet):
     name: ClassVar[str] = "group"
     knobs: ClassVar[tuple[Knob, ...]] = (Knob("step_size", "1 / loss"),)
     needs: ClassVar[frozenset[str]] = frozenset({"group"})
-    form: str = "online"
-    step_size: float = 0.01
+    form: str = field(default="online", metadata=one_of(FORMS))
+    step_size: float = field(default=0.01, metadata=inside("(0, inf)", "the papers use 0.01"))
 
     def __post_init__(self) -> None:
-        one_of("form", self.form, FORMS)
-        positive("step_size", self.step_size, "the papers use 0.01")
+        super().__post_init__()
         self._log_shares = torch.zeros(0, dtype=torch.float64)
 
     def state_dict(self) -> dict[str, Tensor]:

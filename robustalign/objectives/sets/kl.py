@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from robustalign.bounds import inside, one_of
 from robustalign.objectives.ambiguity_set import Knob, WorstLaw, stand_in
-from robustalign.objectives.checks import at_least_zero, one_of, positive
 from robustalign.objectives.solve import DIRECTIONS, kl_divergence, solve_temperature, tilt
 from robustalign.objectives.streaming import StreamingSet
 
@@ -39,27 +39,20 @@ class KLBall(StreamingSet):
         Knob("radius", "nats"),
         Knob("temperature", "unit of the loss", stronger=-1, nominal=math.inf),
     )
-    radius: float | None = None
-    temperature: float | None = None
-    direction: str = "pessimistic"
+    radius: float | None = field(default=None, metadata=inside("[0, inf)", "give nats"))
+    temperature: float | None = field(default=None, metadata=inside("(0, inf]", "use a large value for DPO"))
+    direction: str = field(default="pessimistic", metadata=one_of(DIRECTIONS))
     normalized: bool = True
-    clamp: float | None = None
+    clamp: float | None = field(default=None, metadata=inside("(0, inf)", "use null for no clamp"))
 
     def __post_init__(self) -> None:
-        if self.radius is not None:
-            at_least_zero("radius", self.radius, "give nats")
-        if self.temperature is not None and not self.temperature > 0:
-            raise ValueError(f"temperature: {self.temperature} must be > 0; use a large value for DPO")
+        super().__post_init__()
         if (self.radius is None) == (self.temperature is None):
             raise ValueError("radius: give exactly one of radius and temperature; set the other to null")
-        one_of("direction", self.direction, DIRECTIONS)
-        if self.clamp is not None:
-            positive("clamp", self.clamp, "use null for no clamp")
         if self.temperature is None and not (self.normalized and self.clamp is None):
             raise ValueError("radius: weights that are clamped or unnormalised leave the ball; give a temperature")
         if self.streaming and not (self.normalized and self.clamp is None):
             raise ValueError("streaming: weights that are clamped or unnormalised have no running normaliser")
-        super().__post_init__()
 
     def degenerate_radius(self, n: int) -> float | None:
         return math.log(n) if self.radius is not None else None

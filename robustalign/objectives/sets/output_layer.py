@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from torch import Tensor
 from torch.linalg import vector_norm
 
+from robustalign.bounds import inside
 from robustalign.objectives.ambiguity_set import AmbiguitySet, Knob, WorstLaw
-from robustalign.objectives.checks import at_least_zero
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,10 +28,7 @@ class OutputLayerBall(AmbiguitySet):
     name: ClassVar[str] = "output_layer"
     acts_on: ClassVar[str] = "output_layer"
     knobs: ClassVar[tuple[Knob, ...]] = (Knob("radius", "Frobenius norm"),)
-    radius: float
-
-    def __post_init__(self) -> None:
-        at_least_zero("radius", self.radius, "0 is DPO")
+    radius: float = field(metadata=inside("[0, inf)", "0 is DPO"))
 
     def offset(self, gradient: Tensor) -> Tensor:
         """E ``[V, D]`` from G ``[V, D]``, the gradient of the mean loss of the whole optimiser batch; 0 where G is."""

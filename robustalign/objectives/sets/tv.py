@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from torch import Tensor
 
+from robustalign.bounds import inside
 from robustalign.objectives.ambiguity_set import AmbiguitySet, Knob, WorstLaw, on_the_largest
 from robustalign.objectives.sets.cvar import worst_share
 
@@ -24,11 +25,7 @@ class TVBall(AmbiguitySet):
 
     name: ClassVar[str] = "tv"
     knobs: ClassVar[tuple[Knob, ...]] = (Knob("radius", "share of the mass"),)
-    radius: float
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.radius <= 1:
-            raise ValueError(f"radius: {self.radius} is outside [0, 1]; it is a share of the mass")
+    radius: float = field(metadata=inside("[0, 1]", "it is a share of the mass"))
 
     def degenerate_radius(self, n: int) -> float | None:
         return 1 - 1 / n

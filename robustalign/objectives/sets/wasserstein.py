@@ -18,14 +18,14 @@ Everything the batch shares enters through four additive sums, so it can be pool
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from robustalign.bounds import inside, one_of
 from robustalign.objectives.ambiguity_set import AmbiguitySet, Knob, WorstLaw
-from robustalign.objectives.checks import at_least_zero, one_of, positive
 
 FORMS = ("root", "squared")
 GRADIENTS = ("moved", "forward", "central", "exact")
@@ -89,28 +89,22 @@ class WassersteinBall(AmbiguitySet):
     name: ClassVar[str] = "wasserstein"
     acts_on: ClassVar[str] = "inputs"
     knobs: ClassVar[tuple[Knob, ...]] = (Knob("radius", "rms of the embeddings"),)
-    radius: float
-    form: str = "root"
-    gradient: str = "moved"
-    radius_unit: str = "relative"
-    prompt: str = "joint"
-    step_ratio: float | None = None
+    radius: float = field(metadata=inside("[0, inf)", "0 is DPO"))
+    form: str = field(default="root", metadata=one_of(FORMS))
+    gradient: str = field(default="moved", metadata=one_of(GRADIENTS))
+    radius_unit: str = field(default="relative", metadata=one_of(RADIUS_UNITS))
+    prompt: str = field(default="joint", metadata=one_of(PROMPTS))
+    step_ratio: float | None = field(default=None, metadata=inside("(0, inf)", "use null to choose by dtype"))
 
     def __post_init__(self) -> None:
-        at_least_zero("radius", self.radius, "0 is DPO")
-        one_of("form", self.form, FORMS)
-        one_of("gradient", self.gradient, GRADIENTS)
-        one_of("radius_unit", self.radius_unit, RADIUS_UNITS)
-        one_of("prompt", self.prompt, PROMPTS)
+        super().__post_init__()
         if self.form == "squared" and self.radius_unit == "relative":
             raise ValueError(
                 "radius_unit: relative needs form: root; the squared form has no fixed displacement to measure, "
                 "it grows with the gradient, so give an absolute radius"
             )
-        if self.step_ratio is not None:
-            positive("step_ratio", self.step_ratio, "use null to choose by dtype")
-            if self.gradient not in ("forward", "central"):
-                raise ValueError(f"step_ratio: gradient: {self.gradient} takes no difference step; set it to null")
+        if self.step_ratio is not None and self.gradient not in ("forward", "central"):
+            raise ValueError(f"step_ratio: gradient: {self.gradient} takes no difference step; set it to null")
 
     @classmethod
     def knob(cls, values: Mapping[str, Any]) -> Knob | None:

@@ -10,10 +10,12 @@ import sys
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from robustalign import bounds
 from robustalign.config import Config, SweepConfig
 from robustalign.errors import ConfigError
 from robustalign.locks import Lock, Owner
@@ -27,14 +29,12 @@ from robustalign.sweeps.sweep import Run, Sweep
 TICK = 0.05  # seconds between two looks at the children
 
 
+@dataclass
 class LocalPool:
     """Runs as many runs at once as the cores (or GPUs) carry; kills and failures concern one run only."""
 
-    def __init__(self, workers: int = 0, wait: bool = True) -> None:
-        if workers < 0:
-            raise ConfigError("hydra.launcher.workers", f"{workers} is below 0")
-        self.workers = workers
-        self.wait = wait
+    workers: int = bounds.number(0, "[0, inf)")
+    wait: bool = True
 
     def check(self, configs: Sequence[Config]) -> None:
         """Every process of a run needs a GPU of its own, where there are GPUs."""

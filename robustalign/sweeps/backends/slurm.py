@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from robustalign.bounds import number
 from robustalign.checks import check_ranks
 from robustalign.config import Config
 from robustalign.errors import ConfigError
@@ -29,29 +31,26 @@ LIMITS = ("QOS", "job submit limit", "AssocMaxSubmit", "array", "unable to accep
 class SlurmArray:
     """The keys of ``hydra/launcher=slurm``; ``conf/hydra/launcher/slurm.yaml`` documents them."""
 
-    partition: str | None = None
-    account: str | None = None
-    qos: str | None = None
-    constraint: str | None = None
-    exclude: str | None = None
+    partition: str | int | None = None
+    account: str | int | None = None
+    qos: str | int | None = None
+    constraint: str | int | None = None
+    exclude: str | int | None = None
     time: int | str = 60
-    nodes: int = 1
-    cpus: int = 1
-    gpus: int = 0
-    mem: str | None = None
+    nodes: int = number(1, "[1, inf)")
+    cpus: int = number(1, "[1, inf)")
+    gpus: int = number(0, "[0, inf)")
+    mem: str | int | None = None
     setup: list[str] = field(default_factory=list)
     sbatch: dict[str, Any] = field(default_factory=dict)
-    max_parallel: int = 16
-    runs_per_job: int = 1
-    signal_seconds: int = 90
+    max_parallel: int = number(16, "[1, inf)")
+    runs_per_job: int = number(1, "[1, inf)")
+    signal_seconds: int = number(90, "[1, inf)")
     name: str = "robustalign"
     wait: bool = True
-    poll_seconds: float = 5.0
+    poll_seconds: float = number(5.0, "(0, inf)")
 
     def __post_init__(self) -> None:
-        for key in ("nodes", "cpus", "max_parallel", "runs_per_job", "signal_seconds"):
-            if getattr(self, key) < 1:
-                raise ConfigError(f"hydra.launcher.{key}", f"{getattr(self, key)} is below 1")
         minutes(self.time)
 
     def memory(self) -> dict[str, Any]:
@@ -215,6 +214,8 @@ def minutes(text: int | str) -> int:
     days, _, clock = str(text).rpartition("-")
     parts = clock.split(":")
     try:
+        if not re.fullmatch(r"(\d+-)?\d+(:\d+){0,2}", str(text)) or not re.search("[1-9]", str(text)):
+            raise ValueError
         numbers = [int(part) for part in parts]
         if len(numbers) == 1 and not days:
             return max(1, numbers[0])
