@@ -207,7 +207,8 @@ def found_place(key: str, path: str) -> str:
     if place.exists() or glob.has_magic(path):
         return str(place.absolute())
     if path.startswith(("/", ".", "~")) or path.count("/") > 1:
-        raise ConfigError(key, f"there is no folder or file {path!r}" + ("" if place.is_absolute() else f" in {Path.cwd()}"))
+        where = "" if place.is_absolute() else f" in {Path.cwd()}"
+        raise ConfigError(key, f"there is no folder or file {path!r}{where}")
     return path
 
 
