@@ -16,6 +16,7 @@ from robustalign.bounds import problems
 from robustalign.config import HUMAN, RESERVED_TARGETS, Config, ShiftConfig, TrainerConfig
 from robustalign.errors import ConfigError, choices
 from robustalign.names import check_stored
+from robustalign.stores import check_scheme, keep_password
 
 
 def resolve(composed: DictConfig) -> Config:
@@ -214,12 +215,9 @@ def found_place(key: str, path: str) -> str:
 
 def _check_places(config: Config) -> None:
     tracking = config.tracking
-    schemes = ("sqlite", "postgresql", "mysql", "mssql", "http", "https")
-    if tracking.uri is not None and tracking.uri.split("://")[0].split("+")[0] not in schemes:
-        raise ConfigError(
-            "tracking.uri",
-            f"unknown scheme in {tracking.uri!r}; use sqlite:///FILE.db, a database or an http(s) server",
-        )
+    if tracking.uri is not None:
+        tracking.uri = keep_password(tracking.uri)
+        check_scheme(tracking.uri)
     for key, path in (("paths.output", config.paths.output), ("paths.cache", config.paths.cache)):
         _check_writable(key, Path(path))
 

@@ -13,6 +13,7 @@ LEVEL = {
     "errors": 0,
     "files": 0,
     "names": 1,
+    "stores": 1,
     "config": 1,
     "locks": 1,
     "cache": 2,

@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from robustalign.config import Config
 from robustalign.errors import ConfigError, choices
+from robustalign.stores import hide
 
 USAGE = 2  # exit code
 SHOW = " (--cfg job shows those it has)"
@@ -32,7 +33,7 @@ def one_line_errors() -> Iterator[None]:
         yield
     except (ConfigError, HydraException, OmegaConfBaseException) as error:
         told = explain(error)
-        print(f"robustalign: error: {told.key}: {told.problem}", file=sys.stderr)
+        print(f"robustalign: error: {told.key}: {hide(told.problem)}", file=sys.stderr)
         sys.exit(USAGE)
     except KeyboardInterrupt:
         print("\nrobustalign: interrupted; the same command goes on from there", file=sys.stderr)

@@ -40,9 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         folder = export(identity, output, args.to, merged=args.merge)
         print(folder)
         if args.mlflow:
+            from robustalign.report.load import store
             from robustalign.tracking.files import attach_model
 
-            attach_model(args.uri or f"sqlite:///{output / 'mlflow.db'}", identity, folder)
+            attach_model(store(args.uri, output), identity, folder)
     return 0
 
 

@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from robustalign.errors import ConfigError, choices
-
-SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https")
+from robustalign.stores import check_scheme, keep_password, sqlite_file, sqlite_uri
 
 
 class Keys(dict[str, "str | None"]):
@@ -26,11 +25,10 @@ class Keys(dict[str, "str | None"]):
     def store(self, output: Path) -> str:
         """The tracking store's URI; a SQLite file has to exist, as reading must not make one."""
         given = self["tracking.uri"]
-        uri = given or f"sqlite:///{output / 'mlflow.db'}"
-        if uri.partition("://")[0].partition("+")[0] not in SCHEMES:
-            raise ConfigError("tracking.uri", f"unknown scheme in {uri!r}; use sqlite:///FILE.db or an http(s) server")
-        file = Path(uri.removeprefix("sqlite:///"))
-        if uri.startswith("sqlite:///") and not file.is_file():
+        uri = keep_password(given) if given else sqlite_uri(output / "mlflow.db")
+        check_scheme(uri)
+        file = sqlite_file(uri)
+        if file is not None and not file.is_file():
             key = "tracking.uri" if given else "paths.output"
             raise ConfigError(key, f"there is no tracking store at {file}; train first, or name the right place")
         return uri

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from robustalign.cli.errors import one_line_errors
 from robustalign.errors import ConfigError
+from robustalign.stores import keep_password
 from robustalign.sweeps.api import look
 from robustalign.sweeps.mlflow_sync import Follower
 from robustalign.sweeps.sweep import find, sweeps
@@ -31,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 look(sweep)
             except ConfigError as error:  # no scheduler here: take the runs' own word for it
                 print(f"robustalign: warning: {error}", file=sys.stderr)
-            follower = Follower(sweep, args.uri, args.experiment)
+            follower = Follower(sweep, keep_password(args.uri) if args.uri else None, args.experiment)
             follower.close()
             print(f"sweep {sweep.id}: {len(follower.ids)} runs in {follower.uri}")
     return 0

@@ -13,6 +13,7 @@ import pandas as pd
 import yaml
 
 from robustalign.run.identity import labels
+from robustalign.stores import keep_password, sqlite_uri
 
 COLUMNS = (
     "label", "method", "radius", "temperature", "beta", "seed", "model", "shift",
@@ -102,7 +103,7 @@ def runs(
 
 def store(uri: str | None, output: str | Path) -> str:
     """The URI of the tracking store."""
-    return uri or f"sqlite:///{Path(output).expanduser().absolute() / 'mlflow.db'}"
+    return keep_password(uri) if uri else sqlite_uri(Path(output).expanduser().absolute() / "mlflow.db")
 
 
 def load_runs(uri: str, experiment: str, output: str | Path, sweep: str | None = None) -> list[Run]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from collections import Counter
@@ -59,7 +60,7 @@ def print_summary(sweep: Sweep, follower: Follower | None) -> None:
     if missing:
         print("\n" + table(("not finished", "error", "log"), [_failure(run, status) for run, status in missing]))
     if follower is not None:
-        print(f"\nMLflow:  mlflow ui --backend-store-uri {follower.uri}")
+        print(f"\nMLflow:  mlflow ui --backend-store-uri {shlex.quote(follower.uri)}")
         print(f"Compare: http://127.0.0.1:5000{follower.link()}")
     else:
         print("\nMLflow:  scripts/track.py sync imports the journals")

@@ -12,6 +12,7 @@ from typing import Any
 
 from robustalign.config import Config
 from robustalign.run.folder import State
+from robustalign.stores import hide
 from robustalign.sweeps import backends
 from robustalign.sweeps.backends.base import Backend, Outcome
 from robustalign.sweeps.display import describe_plan, print_summary
@@ -28,7 +29,7 @@ def restore(sweep: Sweep) -> Backend:
 
 def execute(configs: Sequence[Config], base: Config, backend: Backend, client: NurseryClient) -> int:
     """Run a sweep (of one run, perhaps). Returns the exit code."""
-    memory = {"command": shlex.join(sys.orig_argv), "git": git_state(), "launcher": backend.memory()}
+    memory = {"command": shlex.join(map(hide, sys.orig_argv)), "git": git_state(), "launcher": backend.memory()}
     drawn, distinct = plan(configs, base, **memory)
     backend.check(distinct)
     dry = configs[0].sweep.dry_run

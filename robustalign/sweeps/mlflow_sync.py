@@ -15,6 +15,7 @@ from robustalign.locks import Lock
 from robustalign.run import journal
 from robustalign.run.folder import State, Status
 from robustalign.run.identity import flat
+from robustalign.stores import hide
 from robustalign.sweeps.sweep import Run, Sweep
 
 COMPARED = (
@@ -180,11 +181,9 @@ class Following:
 
 def _complain(error: Exception) -> None:
     if not isinstance(error, ConfigError):
-        traceback.print_exception(error)
-    print(
-        f"robustalign: warning: {error}; the runs go on, their journals can be imported later: scripts/track.py sync",
-        file=sys.stderr,
-    )
+        print(hide("".join(traceback.format_exception(error))), end="", file=sys.stderr)
+    later = "the runs go on, their journals can be imported later: scripts/track.py sync"
+    print(f"robustalign: warning: {hide(str(error))}; {later}", file=sys.stderr)
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from robustalign.files import replace_text
 from robustalign.locks import Lock
 from robustalign.run.folder import RunFolder, State, Status
 from robustalign.run.identity import labels, place, varies, varying_keys
+from robustalign.stores import hide, keep_password, sqlite_uri
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Sweep:
     @property
     def mlruns(self) -> str:
         """The URI of the tracking store."""
-        return self.tracking.uri or f"sqlite:///{self.output / 'mlflow.db'}"
+        return self.tracking.uri or sqlite_uri(self.output / "mlflow.db")
 
     def status(self) -> list[tuple[Run, Status]]:
         """Every run with what is known of it."""
@@ -101,14 +102,15 @@ class Sweep:
         """The sweep of a folder under ``<paths.output>/sweeps``."""
         memory = json.loads((folder / "sweep.json").read_text())
         output = folder.absolute().parent.parent
-        labels = memory.get("labels", {})
+        labels, tracking = memory.get("labels", {}), TrackingConfig(**memory["tracking"])
+        tracking.uri = keep_password(tracking.uri) if tracking.uri else None
         return cls(
             output=output,
             runs=[Run(RunFolder(output / "runs" / run), name, labels.get(run)) for run, name in memory["runs"].items()],
             varying=memory["varying"],
-            tracking=TrackingConfig(**memory["tracking"]),
+            tracking=tracking,
             max_restarts=memory["max_restarts"],
-            command=memory["command"],
+            command=hide(memory["command"]),
             git=memory["git"],
             launcher=memory["launcher"],
         )

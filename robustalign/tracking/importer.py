@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from robustalign.names import stored
-from robustalign.tracking.store import open_store, sqlite_file, store_lock
+from robustalign.stores import sqlite_file
+from robustalign.tracking.store import open_store, store_lock
 
 STATES = {
     "PENDING": "SCHEDULED",

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
-import re
 import sqlite3
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from robustalign.errors import ConfigError
 from robustalign.locks import Lock
+from robustalign.stores import hide, sqlite_file, with_password
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -32,10 +33,10 @@ def open_store(uri: str) -> MlflowClient:
 
     for name in ("alembic", "mlflow.store.db.utils", "mlflow.store.db_migrations"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    file = sqlite_file(uri)
+    file, address = sqlite_file(uri), with_password(uri)
     try:
         if file is None:
-            client = MlflowClient(uri)
+            client = MlflowClient(address)
             client.search_experiments(max_results=1)
             return client
         # processes that create the tables at the same time spoil each other's work
@@ -45,19 +46,17 @@ def open_store(uri: str) -> MlflowClient:
             if on_local_disk(file):
                 with sqlite3.connect(file) as connection:
                     connection.execute("PRAGMA journal_mode=WAL")
+            if (mistaken := Path(uri.removeprefix("sqlite:///")).parent) != file.parent:
+                with contextlib.suppress(OSError):  # MLflow makes a folder of the address as it is spelt
+                    mistaken.rmdir()
         return client
     except Exception as error:
-        raise ConfigError("tracking.uri", f"cannot open {_without_password(uri)}: {error}") from error
+        raise ConfigError("tracking.uri", hide(f"cannot open {uri}: {error}")) from error
 
 
 def store_lock(file: Path) -> Lock:
     """Held while something is created in a SQLite store."""
     return Lock(file.with_name(f".{file.name}.lock"))
-
-
-def sqlite_file(uri: str) -> Path | None:
-    """The file of a SQLite store; None for other stores."""
-    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
 
 
 def on_local_disk(path: Path) -> bool:
@@ -74,7 +73,3 @@ def on_local_disk(path: Path) -> bool:
         if inside and len(point) >= len(best):
             best, kind = point, name
     return kind not in NETWORK_DISKS and not kind.startswith("fuse")
-
-
-def _without_password(uri: str) -> str:
-    return re.sub(r"://([^:/@]+):[^@]*@", r"://\1:***@", uri)

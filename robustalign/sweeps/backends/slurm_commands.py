@@ -9,6 +9,8 @@ import re
 import subprocess
 from collections.abc import Collection, Iterator, Sequence
 
+from robustalign.stores import SECRETS
+
 # states of jobs that run, will run, or are about to end
 ACTIVE = {
     "PENDING",
@@ -66,11 +68,13 @@ def array_limit() -> int | None:
 
 @contextlib.contextmanager
 def outside_of_jobs() -> Iterator[None]:
-    """For the length of a block the environment without what the job around us was given: memory, cores, tasks.
+    """For the length of a block the environment without what the job around us was given (memory, cores, tasks), and
+    without passwords of a tracking store, which no job opens.
 
     sbatch hands its environment on, and srun in the new job reads it as wishes that contradict the job's own.
     """
-    told = {name: value for name, value in os.environ.items() if name.startswith("SLURM_") and name not in OUR_OWN}
+    theirs = {name for name in os.environ if name.startswith("SLURM_")} - OUR_OWN
+    told = {name: os.environ[name] for name in theirs | set(SECRETS) if name in os.environ}
     for name in told:
         del os.environ[name]
     try:
