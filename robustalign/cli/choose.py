@@ -17,7 +17,7 @@ Choose a radius (or temperature) of each method by rules that see validation pro
   paths.output     folder with mlflow.db                               outputs
   tracking.uri     the store                                           sqlite:///<paths.output>/mlflow.db
   sweep            only the runs of this sweep (its id)
-  metric           reward, accuracy or loss                            the first there is
+  metric           such as reward, accuracy or loss                    the first there is
   tolerance        rule nominal: what may be lost, a share of dpo's    0.01
   draws            of the bootstrap                                    2000
 
@@ -51,25 +51,25 @@ def choices_of(keys: Keys, uri: str, output: Path, draws: int, tolerance: float)
         ConfigError: no such runs, no dpo among them, or no such metric.
     """
     from robustalign.errors import ConfigError, choices
-    from robustalign.report.build import choices_table, finished_settings
-    from robustalign.report.choose import choose
+    from robustalign.report.build import finished_settings
+    from robustalign.report.choose import choices_table, choose
     from robustalign.report.compare import Comparison
+    from robustalign.report.markup import markdown_table
     from robustalign.report.measures import Measures
-    from robustalign.report.tables import markdown
 
     told = []
     for setting in finished_settings(uri, str(keys["experiment"]), output, keys["sweep"])[1]:
         if setting.baseline is None or not setting.robust:
             raise ConfigError("experiment", "needs runs of dpo and of a method with a radius or a temperature")
         comparison = Comparison(Measures(setting, draws))
-        metrics = comparison.measures.metrics("validation")
+        metrics = {metric.name: metric for metric in comparison.measures.metrics("validation")}
         if keys["metric"] is not None and keys["metric"] not in metrics:
             raise ConfigError("metric", f"no {keys['metric']!r} on validation prompts; choose from {choices(metrics)}")
         if not metrics:
             raise ConfigError("experiment", "its runs were not evaluated on validation prompts")
-        table = choices_table(choose(comparison, [keys["metric"] or metrics[0]], tolerance))
+        table = choices_table(choose(comparison, [metrics[keys["metric"] or next(iter(metrics))]], tolerance))
         warnings = "".join(f"\n- {warning}" for warning in setting.warnings)
-        told.append(f"{setting.name}\n\n{markdown(table)}\n{warnings}".strip())
+        told.append(f"{setting.name}\n\n{markdown_table(table)}\n{warnings}".strip())
     return "\n\n".join(told)
 
 

@@ -28,8 +28,8 @@ def main() -> None:
 
         import torch
 
+        from robustalign.report.markup import markdown_table
         from robustalign.report.pictures.rates import draw_rates
-        from robustalign.report.tables import markdown
         from robustalign.theory.rates import Settings, measure, slopes
 
         torch.set_num_threads(1)
@@ -38,7 +38,7 @@ def main() -> None:
         fitted = slopes(table)
         table.to_csv(output / "rates.csv", index=False, float_format="%.8g")
         fitted.to_csv(output / "slopes.csv", index=False, float_format="%.6g")
-        print(markdown(fitted.round(3)))
+        print(markdown_table(fitted.round(3)))
         print(draw_rates(table, fitted, output))
 
 

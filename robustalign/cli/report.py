@@ -39,7 +39,7 @@ def main() -> None:
         draws = keys.number("draws", least=100)
         uri = keys.store(output)
         from robustalign.report.build import build
-        from robustalign.report.summary import plain
+        from robustalign.report.markup import plain
 
         print(plain(build(experiment, uri, output, folder, keys["sweep"], draws)))
         print(f"Tables and pictures: {folder}")

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from robustalign.config import SamplingConfig
 from robustalign.data.candidates import Candidates
-from robustalign.evaluation.targets import WHOLE, Cell
+from robustalign.evaluation.metrics import REPLY_METRICS, Cell, Replies
 from robustalign.policies.encode import decode
 from robustalign.policies.generate import sample_replies
 from robustalign.policies.logprobs import Rows, at_least_fp32, completion_head
@@ -33,18 +33,26 @@ def generated_cells(
     shrink: float = 1.0,
     batch_size: int,
 ) -> tuple[dict[str, dict[str, Cell]], list[list[str]]]:
-    """``reward`` (standardised, per component) and ``kl`` of ``replies`` sampled to each prompt, and their texts.
+    """Every metric of replies by component, and the texts ``[P][R]`` of the replies.
 
-    Without components there is no reward. ``kl`` is KL(policy || reference) in nats per reply, summed over the
-    sampled positions with the whole vocabulary at each. With ``shrink`` < 1 replies come from
-    ``ref + shrink (policy - ref)`` logits.
+    Args:
+        model: the policy that replies.
+        reference: from which its KL is taken, and towards which it is shrunk.
+        tokenizer: of both.
+        candidates: whose prompts are asked.
+        components: who judges the replies; without them there is no reward.
+        score: raw scores of prompts and replies, by objective.
+        replies: ``R``, sampled to each prompt.
+        sampling: how they are drawn.
+        seed: of the draws.
+        shrink: below 1 replies come from the logits ``reference + shrink (policy - reference)``.
+        batch_size: rows of a forward pass.
     """
     ids = candidates.prompt_ids
     sampled = sample_replies(
         model, tokenizer, ids, count=replies, sampling=sampling, seed=seed, reference=reference, shrink=shrink
     )
     texts = [[decode(tokenizer, reply) for reply in row] for row in sampled]
-    reward = _rewards(candidates, components, score, texts) if components else {}
     divergence = sequence_kl(
         model,
         reference,
@@ -54,25 +62,22 @@ def generated_cells(
         shrink=shrink,
         batch_size=batch_size,
     )
-    kl = Cell(divergence.reshape(len(ids), replies).sum(1), np.full(len(ids), replies))
-    return ({"reward": reward} if reward else {}) | {"kl": {WHOLE: kl}}, texts
+    drawn = Replies(
+        texts=texts,
+        groups=np.array(candidates.table["group"][:]),
+        components=components,
+        scores=_scores(candidates, score, texts) if components else {},
+        kl=divergence.reshape(len(ids), replies),
+    )
+    cells = {metric.name: dict(metric.of_replies(drawn)) for metric in REPLY_METRICS}
+    return {name: by_component for name, by_component in cells.items() if by_component}, texts
 
 
-def _rewards(
-    candidates: Candidates, components: Sequence[Judge], score: ScoreReplies, texts: Sequence[Sequence[str]]
-) -> dict[str, Cell]:
-    """What each component thinks of the replies to the prompts that are its own."""
-    replies = len(texts[0])
-    asked = [text for text in candidates.asked for _ in range(replies)]
+def _scores(candidates: Candidates, score: ScoreReplies, texts: Sequence[Sequence[str]]) -> dict[str, np.ndarray]:
+    """``[P, R]`` raw scores of the replies, by objective."""
+    asked = [text for text, row in zip(candidates.asked, texts, strict=True) for _ in row]
     raw = score(asked, [text for row in texts for text in row])
-    scores = {name: values.reshape(len(texts), replies) for name, values in raw.items()}
-    groups = np.array(candidates.table["group"][:])
-    found = {}
-    for component in components:
-        mine = (groups == component.group) if component.group else np.ones(len(groups), dtype=bool)
-        utility = component.utility(scores) * mine[:, None]
-        found[component.name] = Cell(utility.sum(1), mine * replies)
-    return found
+    return {name: values.reshape(len(texts), -1) for name, values in raw.items()}
 
 
 @torch.no_grad()
@@ -86,7 +91,11 @@ def sequence_kl(
     shrink: float = 1.0,
     batch_size: int = 64,
 ) -> np.ndarray:
-    """sum_t KL(pi(. | s, a_<t) || ref(. | s, a_<t)) along each completion, nats, fp64 ``[R]``."""
+    """``[R]`` fp64, nats: sum_t KL(pi(. | s, a_<t) || ref(. | s, a_<t)) along each completion.
+
+    At each position the whole vocabulary is summed. With ``shrink`` below 1, pi is the policy shrunk towards the
+    reference: its log-probabilities are those of ``ref + shrink (pi - ref)``, normalised.
+    """
     device = next(policy.parameters()).device
     out = np.zeros(len(prompts))
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]) + len(completions[i]))

@@ -1,16 +1,14 @@
-"""Loss and accuracy of a policy's implicit reward on held-out pairs."""
+"""A policy's implicit reward on held-out pairs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from torch import nn
 
 from robustalign.data.candidates import Candidates
-from robustalign.evaluation.targets import Cell
-from robustalign.objectives import SigmoidLoss
+from robustalign.evaluation.metrics import PAIR_METRICS, Cell
 from robustalign.policies.logprobs import score_completions
 from robustalign.shifts import Pairs
 from robustalign.shifts.shift import Named
@@ -27,7 +25,7 @@ class HeldOutPairs:
         self.rows = np.argwhere(touched)
 
     def logratios(self, model: nn.Module, *, pad: int, batch_size: int) -> np.ndarray:
-        """log pi / ref of every touched candidate, fp64 ``[P, n]``; NaN elsewhere."""
+        """``[P, n]`` fp64: log pi / ref of every candidate that a pair touches, nats; nan elsewhere."""
         prompts, replies = self.candidates.prompt_ids, self.candidates.reply_ids
         logps = score_completions(
             model,
@@ -42,16 +40,19 @@ class HeldOutPairs:
         return ratios
 
     def cells(self, logratios: np.ndarray, beta: float, shrink: float = 1.0) -> dict[str, dict[str, Cell]]:
-        """Loss -log sigmoid(beta h) and accuracy (ties half) per component, with margins h times ``shrink``."""
-        found: dict[str, dict[str, Cell]] = {"loss": {}, "accuracy": {}}
+        """Every metric of pairs by component, with margins times ``shrink``.
+
+        Args:
+            logratios: ``[P, n]`` of the policy, as :meth:`logratios` gives them.
+            beta: of DPO's implicit reward.
+            shrink: in [0, 1].
+        """
+        cells: dict[str, dict[str, Cell]] = {metric.name: {} for metric in PAIR_METRICS}
         for component, pairs in zip(self.components, self.pairs, strict=True):
             margin = logratios[pairs.prompt, pairs.chosen] - logratios[pairs.prompt, pairs.rejected]
-            margin = shrink * margin
-            loss = SigmoidLoss(beta=beta).losses(torch.from_numpy(margin)).numpy()
-            accuracy = (margin > 0) + 0.5 * (margin == 0)
-            for metric, values in (("loss", loss), ("accuracy", accuracy)):
-                size = len(self.candidates)
-                total = np.bincount(pairs.prompt, weights=values, minlength=size)
-                count = np.bincount(pairs.prompt, minlength=size)
-                found[metric][component.name] = Cell(total, count)
-        return found
+            count = np.bincount(pairs.prompt, minlength=len(self.candidates))
+            for metric in PAIR_METRICS:
+                values = metric.of_margins(shrink * margin, beta)
+                total = np.bincount(pairs.prompt, weights=values, minlength=len(self.candidates))
+                cells[metric.name][component.name] = Cell(total, count)
+        return cells

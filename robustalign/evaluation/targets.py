@@ -1,89 +1,99 @@
 """Per-prompt results, their summaries over populations, and intervals.
 
-A *cell* holds one component's numbers per prompt: sums and counts. A population's value is the weighted
-mean of its components' ratios of totals; the bootstrap resamples prompts, the same ones for every
-component, and so keeps what a prompt does to all of them together.
+A *cell* holds one metric's values for one component, prompt by prompt: sums and counts. A metric says how they become
+one value; a population's value is the mean of its components' values, weighted by its shares. The bootstrap resamples
+prompts, the same ones for every component, and so keeps what a prompt does to all of them together.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 import pandas as pd
 
+from robustalign.evaluation.controls import Control
+from robustalign.evaluation.metrics import METRICS, WHOLE, Cell, Metric
 from robustalign.shifts import Populations
 
-WHOLE = "any"  # the component of a metric that no population changes, and its target
-LOWER_IS_BETTER = frozenset({"loss", "kl"})
 COLUMNS = ("control", "split", "step", "target", "coordinate", "metric", "value", "low", "high", "n")
 
 
-@dataclass(frozen=True)
-class Cell:
-    """``total [P]`` and ``count [P]`` of one metric of one component over a split's prompts."""
-
-    total: np.ndarray
-    count: np.ndarray
-
-
-Cells = Mapping[str, Mapping[str, Cell]]  # metric -> component -> cell
+Cells = Mapping[str, Mapping[str, Cell]]  # by the metric's name and the component's
 
 
 def evaluate_targets(
     cells: Cells,
     shift: Populations,
     *,
-    control: str,
+    control: Control,
     split: str,
-    step: int,
+    last_step: int,
     draws: int,
     confidence: float,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """The long table of a split: every target's metrics, and the summary over targets, with intervals.
+    """The long table of one policy on one split: each target's metrics and their summaries, with intervals.
 
     Summary targets: ``nominal`` (the training population), ``worst`` (the worst of the targets) and ``area``
-    (the mean over the targets' coordinate range, by the trapezoid rule). ``n`` counts prompts with data.
+    (the mean over the targets' coordinate range, by the trapezoid rule). ``n`` counts prompts with data. A value that
+    is nan has no interval.
+
+    Args:
+        cells: of metrics of the registry.
+        shift: whose targets are the populations.
+        control: which policy of the run was measured.
+        split: on which prompts.
+        last_step: of the run's training.
+        draws: bootstrap resamples of the prompts.
+        confidence: of the percentile intervals.
+        seed: of the resamples.
     """
     rows = []
+    step = control.step_of(last_step)
     for metric, components in cells.items():
-        values = target_draws(components, shift, metric, draws, seed)
+        values = target_draws(components, shift, METRICS[metric], draws, seed)
         coordinates = {name: shift.coordinate(name) for name in shift.names} | {"nominal": 0.0}
         n = int(np.any([cell.count > 0 for cell in components.values()], axis=0).sum())
         for target, draws_of in values.items():
-            low, high = interval(draws_of[1:], confidence)
+            low, high = interval(draws_of[1:], confidence) if np.isfinite(draws_of[0]) else (np.nan, np.nan)
             where = coordinates.get(target, float("nan"))
-            rows.append((control, split, step, target, where, metric, draws_of[0], low, high, n))
+            rows.append((str(control), split, step, target, where, metric, draws_of[0], low, high, n))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def target_draws(
-    components: Mapping[str, Cell], shift: Populations, metric: str, draws: int, seed: int
+    components: Mapping[str, Cell], shift: Populations, metric: Metric, draws: int, seed: int
 ) -> dict[str, np.ndarray]:
     """``{target: [1 + draws]}``: the value of each target and of the summary, then its bootstrap draws."""
     prompts = len(next(iter(components.values())).total)
     resamples = resample_weights(prompts, draws, seed)
+    names = list(components)
+    total, count = (np.stack([getattr(components[name], part) for name in names]) for part in ("total", "count"))
+    values = metric.over_prompts(total, count, resamples)
+    return by_target(dict(zip(names, values.T, strict=True)), shift, metric)
+
+
+def by_target(components: Mapping[str, np.ndarray], shift: Populations, metric: Metric) -> dict[str, np.ndarray]:
+    """The values of populations and their summaries, each of the shape of a component's values ``[...]``."""
     if WHOLE in components:
-        return {WHOLE: _ratio(components[WHOLE], resamples)}
-    ratios = np.stack([_ratio(components[c.name], resamples) for c in shift.components])
-    values = {name: _mixed(shift.shares(name), ratios) for name in shift.names}
-    return values | summary(values, shift, metric) | {"nominal": _mixed(shift.shares(), ratios)}
+        return {WHOLE: components[WHOLE]}
+    stacked = np.stack([components[component.name] for component in shift.components])
+    values = {name: _mixed(shift.shares(name), stacked) for name in shift.names}
+    return values | summary(values, shift, metric) | {"nominal": _mixed(shift.shares(), stacked)}
 
 
-def summary(values: Mapping[str, np.ndarray], shift: Populations, metric: str) -> dict[str, np.ndarray]:
-    """``worst`` and ``area`` of draws ``[D]`` per target; empty where there are no targets."""
+def summary(values: Mapping[str, np.ndarray], shift: Populations, metric: Metric) -> dict[str, np.ndarray]:
+    """``worst`` and ``area`` of each target's values ``[...]``; empty where there are no targets."""
     if not values:
         return {}
     stacked = np.stack([values[name] for name in shift.names])
-    worst = stacked.max(0) if metric in LOWER_IS_BETTER else stacked.min(0)
     where = np.array([shift.coordinate(name) for name in shift.names])
     order = np.argsort(where, kind="stable")
     width = where.max() - where.min()
     area = np.trapezoid(stacked[order], where[order], axis=0) / width if width > 0 else stacked.mean(0)
-    return {"worst": worst, "area": area}
+    return {"worst": metric.worst(stacked), "area": area}
 
 
 @lru_cache(maxsize=4)
@@ -104,18 +114,13 @@ def interval(draws: np.ndarray, confidence: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _ratio(cell: Cell, resamples: np.ndarray) -> np.ndarray:
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return (resamples @ cell.total) / (resamples @ cell.count)
-
-
-def _mixed(shares: np.ndarray, ratios: np.ndarray) -> np.ndarray:
-    """Weighted mean over the components that have a share: one without pairs does not spoil the others."""
+def _mixed(shares: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """``[...]``: mean of ``values [C, ...]`` over the components that have a share; the others cannot spoil it."""
     used = shares > 0
-    return shares[used] @ ratios[used]
+    return np.tensordot(shares[used], values[used], 1)
 
 
-def per_prompt(cells: Cells, *, control: str, split: str, step: int) -> pd.DataFrame:
+def per_prompt(cells: Cells, *, control: Control, split: str, last_step: int) -> pd.DataFrame:
     """The same numbers prompt by prompt, for paired statistics across runs."""
     frames = []
     for metric, components in cells.items():
@@ -123,4 +128,5 @@ def per_prompt(cells: Cells, *, control: str, split: str, step: int) -> pd.DataF
             data = {"prompt": np.arange(len(cell.total), dtype=np.int32)}
             data |= {"total": cell.total.astype(np.float32), "count": cell.count.astype(np.int16)}
             frames.append(pd.DataFrame(data).assign(metric=metric, component=name))
-    return pd.concat(frames, ignore_index=True).assign(control=control, split=split, step=step)
+    about = {"control": str(control), "split": split, "step": control.step_of(last_step)}
+    return pd.concat(frames, ignore_index=True).assign(**about)

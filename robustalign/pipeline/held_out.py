@@ -11,7 +11,7 @@ from robustalign.errors import ConfigError
 from robustalign.evaluation.certificates import held_out_certificates
 from robustalign.evaluation.generated import generated_cells
 from robustalign.evaluation.implicit import HeldOutPairs
-from robustalign.evaluation.targets import Cell
+from robustalign.evaluation.metrics import Cell
 from robustalign.pipeline.stages import Stages
 
 
@@ -47,7 +47,7 @@ class HeldOut:
         return self.pairs.logratios(policy, pad=pad, batch_size=self.config.evaluation.batch_size)
 
     def cells(self, logratios: np.ndarray, shrink: float = 1.0) -> dict[str, dict[str, Cell]]:
-        """Loss and accuracy of known log-ratios, times ``shrink``."""
+        """Metrics of pairs for known log-ratios, times ``shrink``."""
         return self.pairs.cells(logratios, self.beta, shrink)
 
     def certificates(self, logratios: np.ndarray) -> pd.DataFrame:
@@ -64,7 +64,7 @@ class HeldOut:
         return cells | self.generated(self.stages.reference, self.config.dataset.seed)
 
     def generated(self, policy: PreTrainedModel, seed: int, shrink: float = 1.0) -> dict[str, dict[str, Cell]]:
-        """Reward and KL of replies that the policy, shrunk towards the reference, gives to every prompt."""
+        """Metrics of replies that the policy, shrunk towards the reference, gives to every prompt."""
         cells, self.replies = generated_cells(
             policy,
             self.stages.reference,

@@ -14,7 +14,8 @@ from transformers import PreTrainedModel, TrainerCallback
 
 from robustalign.config import Config
 from robustalign.data.pairs import PairColumns, TrainingRows, training_pairs
-from robustalign.evaluation.targets import Cell, evaluate_targets, per_prompt
+from robustalign.evaluation.controls import REFERENCE, Control, Kind, at_step, shrunk
+from robustalign.evaluation.targets import Cells, evaluate_targets, per_prompt
 from robustalign.files import replacing
 from robustalign.pipeline.held_out import HeldOut
 from robustalign.pipeline.model_card import licence_of, model_card
@@ -211,13 +212,14 @@ class Line:
         generate = self.config.evaluation.generate
         certificates: list[pd.DataFrame] = []
         found: dict[str, np.ndarray] = {}
+        control = at_step(step, self.config.trainer.max_steps)
         policy.eval()
         for split, held_out in self.held_out.items():
             found[split] = ratios = held_out.logratios(policy)
             cells = held_out.cells(ratios)
             if generate == "always" or (final and generate == "end"):
                 cells |= held_out.generated(policy, self.config.seed)
-            self.record("policy", split, step, cells)
+            self.record(control, split, cells)
             if final:
                 certificates.append(held_out.certificates(ratios))
         if final:
@@ -228,32 +230,35 @@ class Line:
 
     def evaluate_controls(self, policy: PreTrainedModel, logratios: Mapping[str, np.ndarray]) -> None:
         """The untrained reference, and the policy, of known log-ratios on each split, shrunk towards it."""
-        step, evaluation = self.config.trainer.max_steps, self.config.evaluation
-        for split, held_out in self.held_out.items():
-            self.record("reference", split, 0, self.stages.reference_cells(split, held_out.reference_cells))
-            for c in evaluation.shrinkage:
-                cells = held_out.cells(logratios[split], shrink=c)
-                if evaluation.generate != "never":
-                    cells |= held_out.generated(policy, self.config.seed, shrink=c)
-                self.record(f"shrink_{c:g}", split, step, cells)
-
-    def record(self, control: str, split: str, step: int, cells: Mapping[str, Mapping[str, Cell]]) -> None:
         evaluation = self.config.evaluation
+        for split, held_out in self.held_out.items():
+            self.record(REFERENCE, split, self.stages.reference_cells(split, held_out.reference_cells))
+            for factor in evaluation.shrinkage:
+                cells = held_out.cells(logratios[split], shrink=factor)
+                if evaluation.generate != "never":
+                    cells |= held_out.generated(policy, self.config.seed, shrink=factor)
+                self.record(shrunk(factor), split, cells)
+
+    def record(self, control: Control, split: str, cells: Cells) -> None:
+        """The cells of one policy on one split, to ``results/`` and, of the policy itself, to the journal."""
+        evaluation, last_step = self.config.evaluation, self.config.trainer.max_steps
         table = evaluate_targets(
             cells,
             self.shift,
             control=control,
             split=split,
-            step=step,
+            last_step=last_step,
             draws=evaluation.bootstrap,
             confidence=evaluation.confidence,
         )
+        step = control.step_of(last_step)
         name = f"{control}_{split}_{step}"
         self.save_table(table, f"targets/{name}.csv", announce=False)
-        self.save_table(per_prompt(cells, control=control, split=split, step=step), f"prompts/{name}.parquet", False)
-        if control == "policy":
+        prompts = per_prompt(cells, control=control, split=split, last_step=last_step)
+        self.save_table(prompts, f"prompts/{name}.parquet", announce=False)
+        if control.kind in (Kind.TRAINED, Kind.STEP):
             values = zip(table["target"], table["metric"], table["value"], strict=True)
-            self.journal.metrics(step, {f"eval/{split}/{t}/{m}": float(v) for t, m, v in values if np.isfinite(v)})
+            self.journal.metrics(step, {f"eval/{split}/{t}/{m}": float(v) for t, m, v in values})
 
     def save_table(self, table: pd.DataFrame, name: str, announce: bool = True) -> None:
         path = self.folder.results / name

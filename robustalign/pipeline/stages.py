@@ -26,7 +26,7 @@ from robustalign.config import HUMAN, Config
 from robustalign.data.candidates import Candidates, asked, given_candidates, sample_candidates, split_key
 from robustalign.data.splits import SPLITS
 from robustalign.errors import ConfigError
-from robustalign.evaluation.targets import Cell
+from robustalign.evaluation.metrics import METRICS, Cell
 from robustalign.policies.load import asset_folder, convert_wheel, load_model, load_tokenizer, run_model
 from robustalign.policies.logprobs import score_completions
 from robustalign.policies.save import is_adapter, merge
@@ -175,7 +175,9 @@ class Stages:
             "candidates": self.candidates_folder(split).name,
             "scores": self.scores_folder("train").name,
             "shift": shift,
-            "replies": config.evaluation.replies,
+            "metrics": list(METRICS),
+            "pairs": [vars(config.dataset.pairs).copy(), config.evaluation.pairs_per_prompt],
+            "replies": 0 if config.evaluation.generate == "never" else config.evaluation.replies,
             "sampling": vars(config.dataset.sampling).copy(),
             "seed": config.dataset.seed,
         }

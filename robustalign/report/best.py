@@ -9,7 +9,7 @@ from robustalign.report.build import finished_settings
 from robustalign.report.choose import nominal_rule
 from robustalign.report.compare import Comparison
 from robustalign.report.load import store
-from robustalign.report.measures import Measures, Policy, better
+from robustalign.report.measures import Measures, Policy
 
 
 def best_run(
@@ -41,7 +41,7 @@ def best_run(
     if found[0].baseline is None:
         raise ConfigError("best", f"{experiment!r} has no dpo to hold the nominal value against")
     comparison = Comparison(Measures(found[0], draws=100))
-    metrics = comparison.measures.metrics("validation")
+    metrics = {m.name: m for m in comparison.measures.metrics("validation")}
     if not metrics or (metric is not None and metric not in metrics):
         raise ConfigError("--metric", f"validation prompts have: {choices(metrics) or 'nothing'}")
     families = comparison.setting.families()
@@ -50,10 +50,11 @@ def best_run(
     if method is not None and method not in families:
         raise ConfigError("--method", f"no {method!r} in {experiment!r}; there are: {choices(families)}")
     points = families[method] if method else next(iter(families.values()), [])
-    chosen, why = nominal_rule(comparison, [comparison.dpo, *points], metric or metrics[0], tolerance)
+    by = metrics[metric or next(iter(metrics))]
+    chosen, why = nominal_rule(comparison, [comparison.dpo, *points], by, tolerance)
     if chosen is None:
         raise ConfigError("best", why)
-    values = comparison.values(Policy(chosen.label), metric or metrics[0], "validation")
+    values = comparison.values(Policy(chosen.label), by, "validation")
     assert values is not None
-    nominal = better(metric or metrics[0]) * values.of("nominal")[0]
+    nominal = by.better * values.of("nominal")[0]
     return chosen.runs[values.seeds[int(nominal.argmax())]].identity

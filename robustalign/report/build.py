@@ -4,24 +4,26 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from robustalign.errors import ConfigError
-from robustalign.report import measures, pictures, summary, tables
+from robustalign.evaluation.controls import TRAINED
+from robustalign.report import pictures, summary, tables
 from robustalign.report.certify import certificates, certified
-from robustalign.report.choose import Choice, choose, unequal_rules
-from robustalign.report.compare import Claim, Comparison
+from robustalign.report.choose import choices_csv, choices_table, choose, unequal_rules
+from robustalign.report.claims import Claim
+from robustalign.report.compare import Comparison
 from robustalign.report.costs import cost_of_robustness, costs_table, short_costs
 from robustalign.report.html import Part, page
 from robustalign.report.load import Run, load_runs
+from robustalign.report.markup import in_file_names, in_markdown, latex_table, markdown_table
 from robustalign.report.measures import Measures
 from robustalign.report.pictures.training import HISTORIES
 from robustalign.report.settings import Setting, settings
-from robustalign.report.style import Look, drawing, save
+from robustalign.report.style import Look, drawing, save, undrawable
 
 CURVE_RUNS = 60  # runs whose training is drawn, at most
 BEYOND = "A method is robust beyond a smaller step from the reference only above the black curves."
@@ -46,9 +48,10 @@ CAPTIONS = {  # heading and caption of each picture
     "profile": ("Strength of", "Test values; a radius is chosen by validation prompts only."),
     "certificates": (
         "Certificate against realised loss",
-        "Above the worst loss within a radius of the nominal held-out pairs, beside the untrained reference and dpo's "
-        "margins made smaller. Below the targets: each lies under the line, and how far is the price of not knowing "
-        "its direction.",
+        "Above the worst loss within a radius of the nominal held-out pairs. A policy is certified to be better than a "
+        "smaller step only below the untrained reference and below dpo's margins made smaller, where dpo was run. "
+        "Below how much more the certificate allows than the loss at each target, which is never less than 0: the "
+        "price of not knowing the target's direction.",
     ),
     "radar": ("Radar", "Each spoke is a population of one objective."),
     "learning": ("Learning curves and weights", "Training, as each method saw its own batches."),
@@ -59,20 +62,22 @@ CAPTIONS = {  # heading and caption of each picture
 def build(experiment: str, uri: str, output: Path, folder: Path, sweep: str | None = None, draws: int = 2000) -> str:
     """Write the report of an experiment into ``folder``, one folder below for each setting if there are several.
 
-    Returns the words.
+    Returns the words, as markdown.
 
     Raises:
         ConfigError: no such experiment or sweep, or no run of it has finished.
     """
-    runs, found = finished_settings(uri, experiment, output, sweep)
-    told = []
-    for setting in found:
-        place = folder / setting.name.replace(" ", "_").replace("/", "_") if setting.name else folder
-        told.append(_Report(setting, experiment, uri, place, draws).write())
-    if len(told) > 1:
-        _write(folder / "summary.md", "\n\n".join(told))
-    _attach(uri, runs, folder, "\n\n".join(told))
-    return "\n\n".join(told)
+    runs, finished = finished_settings(uri, experiment, output, sweep)
+    places = in_file_names([setting.name for setting in finished]) if len(finished) > 1 else ["."]
+    reports = [
+        _Report(setting, experiment, uri, folder / place, draws)
+        for setting, place in zip(finished, places, strict=True)
+    ]
+    words = "\n\n".join([report.write() for report in reports])
+    if len(reports) > 1:
+        _write(folder / "summary.md", words)
+    _attach(uri, runs, folder, words)
+    return words
 
 
 def finished_settings(uri: str, experiment: str, output: Path, sweep: str | None) -> tuple[list[Run], list[Setting]]:
@@ -82,13 +87,13 @@ def finished_settings(uri: str, experiment: str, output: Path, sweep: str | None
         ConfigError: no such experiment or sweep, or no run of it has finished.
     """
     runs = load_runs(uri, experiment, output, sweep)
-    found = settings(runs)
-    if not found:
+    finished = settings(runs)
+    if not finished:
         counts = Counter(run.status for run in runs)
         states = ", ".join(f"{count} {status}" for status, count in sorted(counts.items())) or "none"
         key, where = ("experiment", "") if sweep is None else ("sweep", f" of sweep {sweep}")
         raise ConfigError(key, f"no finished run with results in {experiment!r}{where}; its runs: {states}")
-    return runs, found
+    return runs, finished
 
 
 class _Report:
@@ -103,27 +108,31 @@ class _Report:
 
     def write(self) -> str:
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.claims: list[Claim] = tables.claims(self.comparison) if self.comparison else []
+        self.claims: list[Claim] = tables.claims_of(self.comparison) if self.comparison else []
         self.histories = self._histories()
         self.costs = costs_table(self.setting, self.histories)
         self.certificates = certificates(self.measures)
-        self.warn_of_no_numbers()
+        self.warn()
         parts = [*self.tables(), *self.pictures()]
         text = summary.summary(self.measures, self.comparison, self.claims)
         details = summary.details(self.comparison, self.claims) if self.comparison else ""
-        _write(self.folder / "summary.md", f"# {self.title}\n\n{text}\n{details}")
+        _write(self.folder / "summary.md", f"# {in_markdown(self.title)}\n\n{text}\n{details}")
         _write(self.folder / "report.html", page(self.title, text, details, parts))
-        return f"{self.title}\n\n{text}"
+        return f"{in_markdown(self.title)}\n\n{text}"
 
-    def warn_of_no_numbers(self) -> None:
-        """Name the runs with results that are no numbers: the means that they are part of stay empty."""
+    def warn(self) -> None:
+        """Name the runs with results that are not numbers, and metrics that this version does not know."""
         for point in self.setting.points:
             for seed, run in sorted(point.runs.items()):
-                told = run.targets[(run.targets["control"] == "policy") & run.targets["value"].isna()]
-                if len(told):
-                    which = ", ".join(sorted(set(told["metric"])))
-                    warning = f"{point.label} with seed {seed} has no number for {which}: not averaged"
+                broken = run.targets[(run.targets["control"] == str(TRAINED)) & run.targets["value"].isna()]
+                if len(broken):
+                    which = ", ".join(sorted(set(broken["metric"])))
+                    warning = f"{point.label} with seed {seed} has no number for {which}: its means are not numbers"
                     self.setting.warnings.append(warning)
+        if unknown := self.measures.unknown_metrics():
+            self.setting.warnings.append(f"no metric of this version is called {', '.join(unknown)}: left out")
+        if lacking := undrawable("".join([*(point.label for point in self.setting.points), *self.measures.targets()])):
+            self.setting.warnings.append(f"no installed font has {lacking}: boxes in .png pictures, right in .svg")
 
     def tables(self) -> list[Part]:
         """Write the tables. Returns those that the page shows."""
@@ -134,22 +143,21 @@ class _Report:
         texts: list[str] = []
         for metric in self.measures.metrics():
             table = self._with_costs(tables.main_table(self.measures, self.comparison, metric))
-            better = "more" if measures.better(metric) > 0 else "less"
             caption = (
-                f"{metric} ({better} is better): mean and 95 % interval, n seeds x prompts; differences are paired; "
+                f"{metric} ({metric.direction}): mean and 95 % interval, n seeds x prompts; differences are paired; "
+                "cost of robustness: seconds a training step over dpo's, n seeds"
             )
-            caption += "cost of robustness: seconds a training step over dpo's, n seeds"
-            parts.append(self._told(metric, table, caption, texts))
-            _write(self.folder / f"table_{metric}.tex", tables.latex(table, caption))
+            parts.append(self._part(metric.name, table, caption, texts))
+            _write(self.folder / f"table_{metric}.tex", latex_table(table, caption))
         if self.comparison is not None:
             tables.write_csv(tables.claims_table(self.claims), self.folder / "comparisons.csv")
             tables.write_csv(tables.runs_against_runs(self.comparison), self.folder / "runs_against_runs.csv")
             parts += self._choices(texts)
         parts += self._certified(texts)
         tables.write_csv(self.costs, self.folder / "costs.csv")
-        parts.append(self._told("costs", short_costs(self.costs), COSTS, texts))
+        parts.append(self._part("costs", short_costs(self.costs), COSTS, texts))
         tables.write_csv(self.certificates, self.folder / "certificates.csv")
-        _write(self.folder / "table.md", f"# {self.title}\n\n" + "\n".join(texts))
+        _write(self.folder / "table.md", f"# {in_markdown(self.title)}\n\n" + "\n".join(texts))
         return parts
 
     def _choices(self, texts: list[str]) -> list[Part]:
@@ -158,19 +166,19 @@ class _Report:
             return []
         made = choose(self.comparison, self.measures.metrics())
         self.setting.warnings += unequal_rules(made)
-        tables.write_csv(pd.DataFrame([_flat(choice) for choice in made]), self.folder / "choices.csv")
-        return [self._told("chosen without the test population", choices_table(made), CHOSEN, texts)]
+        tables.write_csv(choices_csv(made), self.folder / "choices.csv")
+        return [self._part("chosen without the test population", choices_table(made), CHOSEN, texts)]
 
     def _certified(self, texts: list[str]) -> list[Part]:
-        table = certified(self.certificates, self.setting.baseline)
+        table = certified(self.certificates, self.setting)
         if table.empty:
             return []
-        _write(self.folder / "table_certificates.tex", tables.latex(table, CERTIFIED))
-        return [self._told("certificates", table, CERTIFIED, texts)]
+        _write(self.folder / "table_certificates.tex", latex_table(table, CERTIFIED))
+        return [self._part("certificates", table, CERTIFIED, texts)]
 
-    def _told(self, heading: str, table: pd.DataFrame, caption: str, texts: list[str]) -> Part:
+    def _part(self, heading: str, table: pd.DataFrame, caption: str, texts: list[str]) -> Part:
         """A table for the page, added to ``texts`` as markdown."""
-        texts.append(f"## {heading}\n\n{caption}\n\n{tables.markdown(table)}\n")
+        texts.append(f"## {heading}\n\n{caption}\n\n{markdown_table(table)}\n")
         return Part(heading, caption, table=table)
 
     def _with_costs(self, table: pd.DataFrame) -> pd.DataFrame:
@@ -183,55 +191,34 @@ class _Report:
         """Draw the pictures. Returns the parts of the page."""
         parts = []
         with drawing():
-            for name, figure in self._figures():
-                if figure is not None:
-                    kind, _, method = name.partition(" ")
-                    heading, caption = CAPTIONS[kind]
-                    path = save(figure, self.folder, name.replace(" ", "_"))
-                    parts.append(Part(f"{heading} {method}".strip(), caption, picture=path))
+            drawn = [(kind, method, figure) for kind, method, figure in self._figures() if figure is not None]
+            names = in_file_names([f"{kind}_{method}" if method else kind for kind, method, _ in drawn])
+            for name, (kind, method, figure) in zip(names, drawn, strict=True):
+                heading, caption = CAPTIONS[kind]
+                parts.append(Part(f"{heading} {method}".strip(), caption, picture=save(figure, self.folder, name)))
         return parts
 
-    def _figures(self) -> Iterator[tuple[str, Figure | None]]:
+    def _figures(self) -> Iterator[tuple[str, str, Figure | None]]:
+        """Kind, method (of those that are drawn for each) and figure; None where there is nothing to draw."""
         measures, comparison, look = self.measures, self.comparison, self.look
-        yield "curves", pictures.robustness_curves(measures, comparison, look)
+        yield "curves", "", pictures.robustness_curves(measures, comparison, look)
         if comparison is not None:
-            yield "trade_off_nominal", pictures.trade_off(comparison, look, "nominal")
-            yield "trade_off_kl", pictures.trade_off(comparison, look, "kl")
-            yield "gap_closed", pictures.gap_closed(self.claims, comparison, look)
-            yield "heat_map", pictures.heat_map(comparison)
-        for method, figure in pictures.radius_profiles(measures).items():
-            yield f"profile {method}", figure
-        yield "certificates", pictures.certificates(self.certificates, measures, look)
-        yield "radar", pictures.radar(measures, look)
-        yield "learning", pictures.learning_curves(self.setting, self.histories, look)
-        yield "costs", pictures.costs(self.costs, self.setting)
+            yield "trade_off_nominal", "", pictures.trade_off(comparison, look, "nominal")
+            yield "trade_off_kl", "", pictures.trade_off(comparison, look, "kl")
+            yield "gap_closed", "", pictures.gap_closed(self.claims, comparison, look)
+            yield "heat_map", "", pictures.heat_map(comparison)
+        for method, figure in pictures.profiles(measures).items():
+            yield "profile", method, figure
+        yield "certificates", "", pictures.certificates(self.certificates, measures, look)
+        yield "radar", "", pictures.radar(measures, look)
+        yield "learning", "", pictures.learning_curves(self.setting, self.histories, look)
+        yield "costs", "", pictures.costs(self.costs, self.setting)
 
     def _histories(self) -> pd.DataFrame:
         from robustalign.tracking.files import histories
 
         runs = [run.run_id for point in self.setting.points for _, run in sorted(point.runs.items())]
         return histories(self.uri, runs[:CURVE_RUNS], HISTORIES)
-
-
-def choices_table(made: list[Choice]) -> pd.DataFrame:
-    """The choices as text."""
-    rows = []
-    for choice in made:
-        row = {"method": choice.method, "metric": choice.metric, "rule": choice.rule, "chosen": choice.chosen or "-"}
-        same = choice.nominal is not None and choice.nominal.low == choice.nominal.high == 0
-        for name in ("nominal", "worst"):
-            row[name] = "dpo's own" if same else tables.text(getattr(choice, name), sign=True)
-        row |= {"best in hindsight": choice.hindsight or "-", "short of it by": tables.text(choice.regret)}
-        rows.append(row | {"of": str(choice.candidates), "why": choice.reason})
-    return pd.DataFrame(rows)
-
-
-def _flat(choice: Choice) -> dict[str, object]:
-    row = {key: value for key, value in asdict(choice).items() if not isinstance(value, dict)}
-    for name in ("nominal", "worst", "regret"):
-        found = getattr(choice, name)
-        row |= {name: found and found.value, f"{name}_low": found and found.low, f"{name}_high": found and found.high}
-    return row
 
 
 def _attach(uri: str, runs: list[Run], folder: Path, words: str) -> None:

@@ -21,11 +21,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
+from robustalign.evaluation.controls import TRAINED
+from robustalign.evaluation.metrics import Metric
 from robustalign.report.compare import Comparison
-from robustalign.report.measures import Policy, better, cells
+from robustalign.report.measures import Policy, cells
 from robustalign.report.settings import Point
 from robustalign.report.statistics import Estimate
+from robustalign.report.tables import text
 
 RULES = ("nominal", "confidence", "leave_one_out")
 
@@ -35,7 +39,7 @@ class Choice:
     """What a rule chose among the points of a method and dpo (which stands for radius 0), and its test values."""
 
     method: str
-    metric: str
+    metric: Metric
     rule: str
     chosen: str | None
     reason: str
@@ -46,7 +50,7 @@ class Choice:
     candidates: int
 
 
-def choose(comparison: Comparison, metrics: Sequence[str], tolerance: float = 0.01) -> list[Choice]:
+def choose(comparison: Comparison, metrics: Sequence[Metric], tolerance: float = 0.01) -> list[Choice]:
     """Every rule's choice for every method, metric by metric."""
     sample = sample_radius(comparison)
     made = []
@@ -64,35 +68,34 @@ def choose(comparison: Comparison, metrics: Sequence[str], tolerance: float = 0.
 
 def unequal_rules(made: Sequence[Choice]) -> list[str]:
     """A warning for each rule that chose for some methods and could not for others."""
-    told = []
+    warnings = []
     for rule in RULES:
-        able = {choice.method: choice.chosen is not None for choice in made if choice.rule == rule}
-        if len(set(able.values())) > 1:
-            yes, no = (
-                ", ".join(method for method, found in able.items() if found is wanted) for wanted in (True, False)
-            )
-            told.append(f"selection rules differ: {rule} chooses for {yes}, not for {no}; do not compare these by it")
-    return told
+        chosen = {choice.method: choice.chosen is not None for choice in made if choice.rule == rule}
+        if len(set(chosen.values())) < 2:
+            continue
+        yes, no = (", ".join(name for name, able in chosen.items() if able is wanted) for wanted in (True, False))
+        warnings.append(f"selection rules differ: {rule} chooses for {yes}, not for {no}; do not compare these by it")
+    return warnings
 
 
 def nominal_rule(
-    comparison: Comparison, candidates: Sequence[Point], metric: str, tolerance: float
+    comparison: Comparison, candidates: Sequence[Point], metric: Metric, tolerance: float
 ) -> tuple[Point | None, str]:
     """The strongest candidate whose nominal validation value is within ``tolerance`` (a share) of dpo's."""
     scores = {point.label: _score(comparison, point, metric, "nominal") for point in candidates}
     dpo = scores[comparison.dpo.label]
     if dpo is None:
-        return None, f"dpo has no {metric} on validation prompts"
+        return None, f"dpo has no number for {metric} on validation prompts"
     floor = dpo - tolerance * abs(dpo)
     fit = [point for point in candidates if (score := scores[point.label]) is not None and score >= floor]
     chosen = max(fit, key=lambda point: (point.strength, point is not comparison.dpo))
     score = scores[chosen.label]
     assert score is not None
-    sign = better(metric)
+    sign = metric.better
     return chosen, f"nominal validation {metric} {sign * score:.3f}, dpo {sign * dpo:.3f}, limit {sign * floor:.3f}"
 
 
-def leave_one_out(comparison: Comparison, candidates: Sequence[Point], metric: str) -> tuple[Point | None, str]:
+def leave_one_out(comparison: Comparison, candidates: Sequence[Point], metric: Metric) -> tuple[Point | None, str]:
     """The candidate most often best in the worst case over all validation targets but one."""
     targets = comparison.measures.targets()
     if len(targets) < 3:
@@ -100,7 +103,7 @@ def leave_one_out(comparison: Comparison, candidates: Sequence[Point], metric: s
     found = [[_score(comparison, point, metric, target) for target in targets] for point in candidates]
     scores = np.array(found, dtype=float)  # None becomes nan
     if np.isnan(scores).any():
-        return None, f"not every run has {metric} on validation prompts"
+        return None, f"not every run has a number for {metric} on validation prompts"
     best = [int(np.delete(scores, held_out, axis=1).min(1).argmax()) for held_out in range(len(targets))]
     votes = Counter(best)
     winner = min(votes, key=lambda index: (-votes[index], index))
@@ -175,7 +178,7 @@ def least_divergence(losses: np.ndarray, mean: float) -> float:
 def _choice(
     comparison: Comparison,
     method: str,
-    metric: str,
+    metric: Metric,
     rule: str,
     candidates: Sequence[Point],
     chosen: Point | None,
@@ -193,19 +196,22 @@ def _choice(
     )
 
 
-def _score(comparison: Comparison, point: Point, metric: str, target: str, split: str = "validation") -> float | None:
-    """The mean over seeds, with more meaning better."""
+def _score(
+    comparison: Comparison, point: Point, metric: Metric, target: str, split: str = "validation"
+) -> float | None:
+    """The mean over seeds, signed so that more is better; None where it is unknown or not a number."""
     values = comparison.values(Policy(point.label), metric, split)
     if values is None or not values.has(target):
         return None
-    return better(metric) * float(values.of(target)[0].mean())
+    score = metric.better * values.mean(target)
+    return score if np.isfinite(score) else None
 
 
 def _losses(comparison: Comparison) -> tuple[np.ndarray | None, int]:
     """dpo's losses on the nominal population's validation pairs, and its number of training pairs."""
     shift, shares = comparison.setting.shift, comparison.setting.shift.shares()
     run = next(iter(comparison.dpo.runs.values()))
-    block = cells(run).get(("policy", "validation", comparison.dpo.last_step, "loss"))
+    block = cells(run).get((TRAINED, "validation", "loss"))
     pairs = int(run.metrics.get("data/pairs", 0))
     if block is None:
         return None, pairs
@@ -214,10 +220,41 @@ def _losses(comparison: Comparison) -> tuple[np.ndarray | None, int]:
         total, count = block[component.name]
         values = (total / np.where(count > 0, count, 1))[count > 0]
         parts += [np.resize(values, round(1000 * share))] if share > 0 and len(values) else []
-    return np.concatenate(parts), pairs
+    losses = np.concatenate(parts)
+    return (losses if np.isfinite(losses).all() else None), pairs
 
 
 def _divergence(point: Point) -> float:
     """The divergence realised at the last step, over seeds."""
     found = [run.metrics["robust/divergence"] for run in point.runs.values() if "robust/divergence" in run.metrics]
     return float(np.mean(found)) if found else 0.0
+
+
+def choices_table(made: Sequence[Choice]) -> pd.DataFrame:
+    """The choices as text for people."""
+    rows = []
+    for choice in made:
+        row = {
+            "method": choice.method,
+            "metric": str(choice.metric),
+            "rule": choice.rule,
+            "chosen": choice.chosen or "-",
+        }
+        same = choice.nominal is not None and choice.nominal.low == choice.nominal.high == 0
+        for name in ("nominal", "worst"):
+            row[name] = "dpo's own" if same else text(getattr(choice, name), sign=True)
+        row |= {"best in hindsight": choice.hindsight or "-", "short of it by": text(choice.regret)}
+        rows.append(row | {"of": str(choice.candidates), "why": choice.reason})
+    return pd.DataFrame(rows)
+
+
+def choices_csv(made: Sequence[Choice]) -> pd.DataFrame:
+    """The choices for machines, one row each."""
+    rows = []
+    for choice in made:
+        row: dict[str, object] = {"method": choice.method, "metric": choice.metric.name, "rule": choice.rule}
+        row |= {"chosen": choice.chosen, "reason": choice.reason}
+        for name in ("nominal", "worst", "regret"):
+            row |= (getattr(choice, name) or Estimate.missing()).columns(name)
+        rows.append(row | {"hindsight": choice.hindsight, "candidates": choice.candidates})
+    return pd.DataFrame(rows)

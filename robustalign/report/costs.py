@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -37,12 +36,12 @@ def costs_table(setting: Setting, histories: pd.DataFrame) -> pd.DataFrame:
     for point in setting.points:
         row: dict[str, Any] = {"label": point.label, "method": point.method, "seeds": len(point.seeds)}
         for name, values in (("step_seconds", seconds), ("memory_gb", memory)):
-            row |= _columns(name, _mean(point, values))
-            row |= _columns(f"{name}_ratio", _ratio(point, setting.baseline, values))
-        row |= _columns("train_pair_seconds", _mean(point, _told(point, "cost/seconds_per_pair")))
+            row |= _mean(point, values).columns(name)
+            row |= _ratio(point, setting.baseline, values).columns(f"{name}_ratio")
+        row |= _mean(point, _metric(point, "cost/seconds_per_pair")).columns("train_pair_seconds")
         for stage in STAGES:
-            row |= _columns(f"{stage}_seconds", _mean(point, _told(point, f"cost/seconds/{stage}")))
-            row |= _columns(f"{stage}_memory_gb", _mean(point, _told(point, f"cost/memory_bytes/{stage}", GB)))
+            row |= _mean(point, _metric(point, f"cost/seconds/{stage}")).columns(f"{stage}_seconds")
+            row |= _mean(point, _metric(point, f"cost/memory_bytes/{stage}", GB)).columns(f"{stage}_memory_gb")
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -54,8 +53,8 @@ def short_costs(table: pd.DataFrame) -> pd.DataFrame:
     names |= {f"{stage}_{of}": f"{stage}, {unit}" for stage in STAGES for of, unit in UNITS}
     rows = []
     for row in table.to_dict("records"):
-        found = {names[name]: _estimate(row, name) for name in names}
-        rows.append({"point": row["label"]} | {name: text(e, digits=2) for name, e in found.items()})
+        cells = {heading: text(_estimate(row, name), digits=2) for name, heading in names.items()}
+        rows.append({"point": row["label"]} | cells)
         rows[-1]["n"] = f"{row['seeds']} seeds"
     shown = pd.DataFrame(rows)
     return shown[[name for name in shown if (shown[name] != "-").any()]]
@@ -75,24 +74,18 @@ def _undisturbed(setting: Setting) -> float:
     return min((step for step in steps if step > 0), default=math.inf)
 
 
-def _told(point: Point, metric: str, unit: float = 1.0) -> dict[str, float]:
+def _metric(point: Point, metric: str, unit: float = 1.0) -> dict[str, float]:
     return {run.run_id: run.metrics[metric] / unit for run in point.runs.values() if metric in run.metrics}
 
 
 def _mean(point: Point, values: dict[str, float]) -> Estimate:
-    found = [values[run.run_id] for run in point.runs.values() if run.run_id in values]
-    if not found:
-        return Estimate.missing()
-    e = statistics.of_seeds(np.array(found))
-    return replace(e, low=max(e.low, 0.0))
-
-
-def _columns(name: str, e: Estimate) -> dict[str, float]:
-    return {name: e.value, f"{name}_low": e.low, f"{name}_high": e.high}
+    measured = [values[run.run_id] for run in point.runs.values() if run.run_id in values]
+    return statistics.of_seeds(np.array(measured)).within(0.0, math.inf) if measured else Estimate.missing()
 
 
 def _estimate(row: Mapping[str, Any], name: str) -> Estimate:
-    return Estimate(row[name], row[f"{name}_low"], row[f"{name}_high"], row["seeds"], 0)
+    """An estimate of the table; without seeds where nothing was measured."""
+    return Estimate.of_columns(row, name, row["seeds"] if row[name] == row[name] else 0)
 
 
 def _ratio(point: Point, dpo: Point | None, values: dict[str, float]) -> Estimate:

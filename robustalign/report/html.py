@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import html
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+
+from robustalign.report.markup import html_of
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1180px; margin: 2rem auto; padding: 0 1rem; }
@@ -37,8 +38,8 @@ def page(title: str, summary: str, details: str, parts: Sequence[Part]) -> str:
     head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>'
     return (
         f'<!doctype html>\n<html lang="en"><head>{head}</head>\n'
-        f"<body><h1>{html.escape(title)}</h1>\n{_markdown(summary)}\n{body}\n"
-        f"<h2>Every comparison</h2>\n{_markdown(details)}\n</body></html>\n"
+        f"<body><h1>{html.escape(title)}</h1>\n{html_of(summary)}\n{body}\n"
+        f"<h2>Every comparison</h2>\n{html_of(details)}\n</body></html>\n"
     )
 
 
@@ -51,18 +52,3 @@ def _part(part: Part) -> str:
     assert part.table is not None
     table = part.table.to_html(index=False, border=0, na_rep="-", float_format=lambda v: f"{v:.3g}")
     return f'<h2>{heading}</h2><p class="caption">{caption}</p>{table}'
-
-
-def _markdown(text: str) -> str:
-    blocks, items = [], []
-    for line in [*text.splitlines(), ""]:
-        shown = re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", html.escape(line))
-        if line.startswith("- "):
-            items.append(f"<li>{shown[2:]}</li>")
-            continue
-        if items:
-            blocks.append(f"<ul>{''.join(items)}</ul>")
-            items = []
-        if line:
-            blocks.append(f"<p>{shown}</p>")
-    return "\n".join(blocks)

@@ -58,6 +58,11 @@ class Run:
         return self.config.get("label") or str(self.method.get("name", self.name))
 
     @property
+    def last_step(self) -> int:
+        """The optimiser step after which its policy was trained."""
+        return int(self.config["trainer"]["max_steps"])
+
+    @property
     def has_results(self) -> bool:
         """Whether its evaluation was written."""
         return (self.files / "results" / "targets.csv").is_file()

@@ -1,49 +1,101 @@
 """Paired comparisons by the bootstrap, as functions of arrays.
 
-Every run of a setting is measured on the same held-out prompts, and run ``s`` of one method shares its pairs
-and data order with run ``s`` of another. So a draw resamples prompts and seeds, each once and for everybody,
-and a difference is taken within the draw. Arrays of values are ``[1 + D, S]``: row 0 is the sample itself, the
-others are ``D`` draws of the prompts, and the columns are seeds, resampled by ``estimate``.
+Every run of a setting is measured on the same held-out prompts, and run ``s`` of one method shares its pairs and data
+order with run ``s`` of another. So a draw resamples prompts and seeds, once and for all policies, and a difference is
+taken within the draw. Arrays of values are ``[1 + D, S]``: row 0 is the sample itself, the other rows are ``D`` draws
+of the prompts, and the columns are seeds, which ``estimate`` resamples.
 
-Seeds are few, and the plain bootstrap of few is too sure. Two corrections: a draw takes one seed fewer than
-there are, which makes the variance of the mean right; and the percentile interval is widened by Student's
-factor, at the degrees of freedom that Satterthwaite gives to the sum of the two sources of variance.
+Seeds are few, and the plain bootstrap of few is too sure. Two corrections: a draw takes one seed fewer than there are,
+which makes the variance of the mean right; and the percentile interval is widened by Student's factor, at the degrees
+of freedom that Satterthwaite gives to the sum of the two sources of variance.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 
 from robustalign.evaluation.targets import interval, resample_weights
 
 CONFIDENCE = 0.95
+NORMAL = 1e4  # degrees of freedom from which Student's distribution is taken for the normal one
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number, its interval, and how many seeds and prompts stand behind it."""
+    """A number with its 95 % interval, and how many seeds and prompts stand behind it."""
 
     value: float
     low: float
     high: float
     seeds: int
     prompts: int
+    freedom: float = math.inf
+    """Degrees of freedom of the interval's width, by Satterthwaite."""
+
+    @property
+    def known(self) -> bool:
+        """Whether the value is a number."""
+        return math.isfinite(self.value)
 
     @property
     def sign(self) -> int:
         """1 or -1 where the interval lies on one side of zero, else 0."""
         return int(self.low > 0) - int(self.high < 0)
 
+    @property
+    def p(self) -> float:
+        """The two-sided p-value of a true value of zero; 1 without an interval or with one of no width.
+
+        The arm of the interval that points to zero stands for Student's quantile times a standard error, so that the
+        p-value is below 5 % exactly where the interval leaves zero out.
+        """
+        arm = self.value - self.low if self.value > 0 else self.high - self.value
+        if not arm > 0:
+            return 1.0
+        return student_tails(abs(self.value) / arm * student_quantile(self.freedom), self.freedom)
+
+    def turned(self) -> Estimate:
+        """The estimate of minus the quantity; zero keeps its sign."""
+        return replace(self, value=0.0 - self.value, low=0.0 - self.high, high=0.0 - self.low)
+
+    def within(self, low: float, high: float) -> Estimate:
+        """With an interval that ends at the bounds of the quantity."""
+        return replace(self, low=max(self.low, min(low, self.value)), high=min(self.high, max(high, self.value)))
+
+    def columns(self, name: str = "") -> dict[str, float]:
+        """Its columns in a table: ``name``, ``name_low`` and ``name_high``, or ``value``, ``low`` and ``high``."""
+        prefix = f"{name}_" if name else ""
+        return {name or "value": self.value, f"{prefix}low": self.low, f"{prefix}high": self.high}
+
+    @staticmethod
+    def of_columns(row: Mapping[str, Any], name: str, seeds: int, prompts: int = 0) -> Estimate:
+        """What :meth:`columns` put into a row."""
+        return Estimate(row[name], row[f"{name}_low"], row[f"{name}_high"], seeds, prompts)
+
     @staticmethod
     def missing(seeds: int = 0, prompts: int = 0) -> Estimate:
-        """What cannot be told."""
+        """What is unknown: of no runs, or of runs whose value is not a number."""
         return Estimate(math.nan, math.nan, math.nan, seeds, prompts)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's adjusted p-values, in the order given (Holm 1979): the i-th smallest of m times m - i + 1, made monotone.
+
+    Rejecting those below 5 % keeps the chance of even one false rejection below 5 %, however they depend on each other.
+    """
+    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
+    adjusted, largest = [1.0] * len(p_values), 0.0
+    for rank, index in enumerate(order):
+        largest = max(largest, min((len(p_values) - rank) * p_values[index], 1.0))
+        adjusted[index] = largest
+    return adjusted
 
 
 def prompt_weights(prompts: int, draws: int, seed: int = 0) -> np.ndarray:
@@ -76,28 +128,27 @@ def seed_means(values: np.ndarray) -> np.ndarray:
 
 
 def from_draws(means: np.ndarray, values: np.ndarray, prompts: int, confidence: float = CONFIDENCE) -> Estimate:
-    """The interval of ``means [1 + D]``; ``values [1 + D, S]`` tell how much of its variance is the seeds'.
+    """The interval of ``means [1 + D]``; ``values [1 + D, S]`` show how much of its variance is the seeds'.
 
-    It always holds the estimate, which percentiles of a crooked function of few seeds need not.
+    It always contains the estimate, which the percentiles of a function that is far from linear need not.
     """
     seeds = values.shape[1]
     if not np.isfinite(means[0]):
         return Estimate.missing(seeds, prompts)
     low, high = interval(means[1:], confidence)
-    wider = student_factor(degrees_of_freedom(means, values, prompts), confidence)
-    centre = float(means[0])
+    freedom, centre = degrees_of_freedom(means, values, prompts), float(means[0])
+    wider = student_factor(freedom, confidence)
     below, above = min(low - centre, 0.0), max(high - centre, 0.0)
-    return Estimate(centre, centre + below * wider, centre + above * wider, seeds, prompts)
+    return Estimate(centre, centre + below * wider, centre + above * wider, seeds, prompts, freedom)
 
 
 def of_seeds(values: np.ndarray, confidence: float = CONFIDENCE) -> Estimate:
     """The mean of ``values [S]`` that no prompt has a part in, with Student's interval; none from one seed."""
-    seeds = len(values)
+    seeds, mean = len(values), float(values.mean())
     if seeds < 2:
-        return Estimate(float(values.mean()), math.nan, math.nan, seeds, 0)
-    normal = NormalDist().inv_cdf((1 + confidence) / 2)
-    half = float(values.std(ddof=1)) / math.sqrt(seeds) * normal * student_factor(seeds - 1, confidence)
-    return Estimate(float(values.mean()), float(values.mean()) - half, float(values.mean()) + half, seeds, 0)
+        return Estimate(mean, math.nan, math.nan, seeds, 0)
+    half = float(values.std(ddof=1)) / math.sqrt(seeds) * student_quantile(seeds - 1, confidence)
+    return Estimate(mean, mean - half, mean + half, seeds, 0, seeds - 1)
 
 
 def degrees_of_freedom(means: np.ndarray, values: np.ndarray, prompts: int) -> float:
@@ -111,17 +162,37 @@ def degrees_of_freedom(means: np.ndarray, values: np.ndarray, prompts: int) -> f
 
 
 def student_factor(freedom: float, confidence: float = CONFIDENCE) -> float:
-    """Student's quantile over the normal one (1 for infinite degrees of freedom).
+    """Student's quantile over the normal one: 1 for infinitely many degrees of freedom."""
+    return student_quantile(freedom, confidence) / NormalDist().inv_cdf((1 + confidence) / 2)
+
+
+@lru_cache(maxsize=4096)
+def student_quantile(freedom: float, confidence: float = CONFIDENCE) -> float:
+    """The half-width of Student's central interval of a given mass.
 
     With ``t = sqrt(df) tan(a)`` the density is proportional to ``cos(a)^(df - 1)`` on (-pi/2, pi/2).
     """
-    if freedom > 1e4:
-        return 1.0
+    if freedom > NORMAL:
+        return NormalDist().inv_cdf((1 + confidence) / 2)
     angle = np.linspace(0.0, np.pi / 2, 4001)
     density = np.cos(angle) ** (freedom - 1)
     area = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2)])
-    quantile = math.sqrt(freedom) * math.tan(float(np.interp(confidence, area / area[-1], angle)))
-    return quantile / NormalDist().inv_cdf((1 + confidence) / 2)
+    return math.sqrt(freedom) * math.tan(float(np.interp(confidence, area / area[-1], angle)))
+
+
+def student_tails(t: float, freedom: float) -> float:
+    """The mass of Student's distribution outside [-t, t], for t >= 0."""
+    if freedom > NORMAL:
+        return math.erfc(t / math.sqrt(2))
+    start = math.atan(t / math.sqrt(freedom))
+    tail, whole = (_mass(low, freedom) for low in (start, 0.0))
+    return tail / whole
+
+
+def _mass(low: float, freedom: float) -> float:
+    """The integral of ``cos(a)^(df - 1)`` from ``low`` to pi/2."""
+    angle = np.linspace(low, np.pi / 2, 4001)
+    return float(np.trapezoid(np.cos(angle).clip(min=0.0) ** (freedom - 1), angle))
 
 
 def beyond(x: np.ndarray, y: np.ndarray, curve_x: np.ndarray, curve_y: np.ndarray) -> np.ndarray:
@@ -129,8 +200,9 @@ def beyond(x: np.ndarray, y: np.ndarray, curve_x: np.ndarray, curve_y: np.ndarra
 
     ``x, y [R]``: the point in R draws. ``curve_x, curve_y [R, K]``: the corners of the curve, in order. The
     point is compared with the best ``y`` that the curve has at no less than ``x``; beyond its largest ``x``,
-    with the ``y`` there.
+    with the ``y`` there. nan in draws where the point or any corner is nan.
     """
+    broken = np.isnan(x) | np.isnan(y) | np.isnan(curve_x).any(1) | np.isnan(curve_y).any(1)
     x, y = x[:, None], y[:, None]
     reached = np.where(curve_x >= x, curve_y, -np.inf).max(1)
     x0, x1, y0, y1 = curve_x[:, :-1], curve_x[:, 1:], curve_y[:, :-1], curve_y[:, 1:]
@@ -139,7 +211,7 @@ def beyond(x: np.ndarray, y: np.ndarray, curve_x: np.ndarray, curve_y: np.ndarra
         at = y0 + (x - x0) / (x1 - x0) * (y1 - y0)
     best = np.maximum(reached, np.where(crosses, at, -np.inf).max(1, initial=-np.inf))
     end = np.take_along_axis(curve_y, curve_x.argmax(1)[:, None], 1)[:, 0]
-    return y[:, 0] - np.where(np.isfinite(best), best, end)
+    return np.where(broken, np.nan, y[:, 0] - np.where(np.isfinite(best), best, end))
 
 
 def probability_of_improvement(
@@ -147,9 +219,11 @@ def probability_of_improvement(
 ) -> tuple[float, float, float]:
     """How likely a run of ours is better than a run of theirs, averaged over tasks, with its interval.
 
-    ``ours``, ``theirs``: per task the values of the seeds, more is better; ties count half. Seeds are
-    resampled within each task (Agarwal et al. 2021, arXiv 2108.13264).
+    ``ours``, ``theirs``: for each task the values of the seeds, more is better; ties count half. Seeds are
+    resampled within each task (Agarwal et al. 2021, arXiv 2108.13264). nan if any value is.
     """
+    if not all(np.isfinite(task).all() for task in (*ours, *theirs)):
+        return math.nan, math.nan, math.nan
 
     def share(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         greater, equal = a[..., :, None] > b[..., None, :], a[..., :, None] == b[..., None, :]
@@ -164,7 +238,12 @@ def probability_of_improvement(
 def interquartile_mean(
     tasks: Sequence[np.ndarray], draws: int = 2000, confidence: float = CONFIDENCE
 ) -> tuple[float, float, float]:
-    """The mean of the middle half of all runs of all tasks, with its interval over seeds within tasks."""
+    """The mean of the middle half of all runs of all tasks, with its interval over seeds within tasks.
+
+    nan if any value is.
+    """
+    if not all(np.isfinite(task).all() for task in tasks):
+        return math.nan, math.nan, math.nan
     rng = np.random.default_rng(3)
     drawn = np.concatenate([_resampled(task, draws, rng) for task in tasks], axis=1)
     return (float(_middle(np.concatenate(tasks))), *interval(_middle(drawn), confidence))
@@ -175,7 +254,7 @@ def _resampled(values: np.ndarray, draws: int, rng: np.random.Generator) -> np.n
 
 
 def _middle(values: np.ndarray) -> np.ndarray:
-    """The mean of what a quarter cut from either end leaves, the cut rounded down, along the last axis."""
+    """The mean along the last axis without the smallest and the largest quarter, each rounded down."""
     cut = values.shape[-1] // 4
     ordered = np.sort(values, axis=-1)
     return ordered[..., cut : values.shape[-1] - cut].mean(-1)

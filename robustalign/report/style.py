@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import warnings
 import zlib
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font, get_font_names
+from matplotlib.ticker import FuncFormatter, NullFormatter
 from PIL import Image
 
 from robustalign.report.settings import Point, Setting
@@ -27,6 +33,7 @@ COLOURS = {
 }
 SPARE = ("#56b4e9", "#e69f00", "#882255", "#117733", "#999933", "#332288", "#aa4499", "#661100")
 LINES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (5, 1.2, 1.2, 1.2)), (0, (8, 2)))
+FALLBACKS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei", "PingFang SC", "Microsoft YaHei")
 MARKERS = "osD^vPX*"
 SETTINGS: Any = {
     "font.size": 9.0,
@@ -41,17 +48,7 @@ SETTINGS: Any = {
     "axes.titlesize": 9.5,
     "svg.hashsalt": "robustalign",
     "svg.fonttype": "none",
-}
-UNITS = {
-    "reward": "sd",
-    "accuracy": "share",
-    "loss": "nats",
-    "kl": "nats a reply",
-}
-TITLES = {
-    "reward": "reward of generated replies",
-    "accuracy": "accuracy on held-out pairs",
-    "loss": "loss on held-out pairs",
+    "text.parse_math": False,  # a dollar in a label is a dollar
 }
 COORDINATE = "distance of the target from\nthe nominal population (total variation)"
 
@@ -72,15 +69,37 @@ class Look:
             seen[point.method] = self._rank[point.label] + 1
 
     def line(self, point: Point) -> dict[str, Any]:
-        return {"color": colour(point.method), "linestyle": LINES[self._rank[point.label] % len(LINES)]}
+        """Colour, line and label for ``plot``."""
+        return self._of(point) | {"linestyle": LINES[self._rank[point.label] % len(LINES)]}
 
     def marker(self, point: Point) -> dict[str, Any]:
-        return {"color": colour(point.method), "marker": MARKERS[self._rank[point.label] % len(MARKERS)]}
+        """Colour, marker and label for ``errorbar``."""
+        return self._of(point) | {"marker": MARKERS[self._rank[point.label] % len(MARKERS)]}
+
+    def _of(self, point: Point) -> dict[str, Any]:
+        return {"color": colour(point.method), "label": in_legend(point.label)}
 
 
-def drawing() -> AbstractContextManager[None]:
+@contextmanager
+def drawing() -> Iterator[None]:
     """The settings under which all pictures are drawn and saved."""
-    return rc_context(SETTINGS)
+    with rc_context(SETTINGS | {"font.family": fonts()}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # see `undrawable`
+        yield
+
+
+@cache
+def fonts() -> list[str]:
+    """The fonts of pictures: the first that has a character draws it."""
+    installed = set(get_font_names())
+    return ["DejaVu Sans", *(name for name in FALLBACKS if name in installed)]
+
+
+def undrawable(text: str) -> str:
+    """The characters of a text that no font of pictures has; they are boxes in .png files."""
+    faces = [get_font(findfont(name)) for name in fonts()]
+    lacking = (c for c in dict.fromkeys(text) if c.isprintable() and not any(f.get_char_index(ord(c)) for f in faces))
+    return "".join(lacking)
 
 
 def panels(columns: int, rows: int = 1, width: float = 3.6, height: float = 3.0) -> tuple[Figure, list[list[Axes]]]:
@@ -88,6 +107,17 @@ def panels(columns: int, rows: int = 1, width: float = 3.6, height: float = 3.0)
     figure = Figure(figsize=(max(width * columns, 4.6), height * rows + 0.6), layout="constrained")
     FigureCanvasAgg(figure)
     return figure, [list(row) for row in figure.subplots(rows, columns, squeeze=False)]
+
+
+def plain_ticks(axis: Axis) -> None:
+    """Ticks of a logarithmic axis as numbers such as 0.01; the default writes mathematics."""
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def in_legend(label: str) -> str:
+    """A label that matplotlib keeps in legends: it hides those that begin with an underscore."""
+    return f" {label}" if label.startswith("_") else label
 
 
 def legend_below(figure: Figure) -> None:

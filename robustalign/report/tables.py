@@ -9,9 +9,11 @@ from typing import Any
 
 import pandas as pd
 
+from robustalign.evaluation.metrics import WHOLE, Metric
 from robustalign.report import statistics
-from robustalign.report.compare import Claim, Comparison
-from robustalign.report.measures import Measures, Policy, better
+from robustalign.report.claims import ESTIMATES, KINDS, Claim, correct
+from robustalign.report.compare import KL, Comparison
+from robustalign.report.measures import Measures, Policy
 from robustalign.report.settings import Point
 from robustalign.report.statistics import Estimate
 
@@ -22,16 +24,16 @@ def results(measures: Measures, comparison: Comparison | None, splits: Sequence[
     """Every policy at every target: value, paired difference to dpo, both with intervals, and n."""
     rows = []
     for point in measures.setting.points:
-        for control, step in measures.controls(point):
-            policy = Policy(point.label, control, step)
+        for control in measures.controls(point):
+            policy = Policy(point.label, control)
             for split in splits:
-                for metric in (*measures.metrics(split), "kl"):
+                for metric in measures.every_metric(split):
                     rows += _rows(measures, comparison, policy, split, metric)
     return pd.DataFrame(rows)
 
 
 def _rows(
-    measures: Measures, comparison: Comparison | None, policy: Policy, split: str, metric: str
+    measures: Measures, comparison: Comparison | None, policy: Policy, split: str, metric: Metric
 ) -> list[dict[str, Any]]:
     values = measures.values(policy, metric, split)
     if values is None:
@@ -41,31 +43,38 @@ def _rows(
     for target in values.targets:
         coordinate = shift.coordinate(target) if target in shift.names else 0.0 if target == "nominal" else math.nan
         row: dict[str, Any] = {"label": point.label, "method": point.method, "radius": point.radius}
-        row |= {"temperature": point.temperature, "beta": point.beta, "control": policy.control, "step": policy.step}
-        row |= {"split": split, "metric": metric, "target": target, "coordinate": coordinate}
-        row |= _columns(values.estimate(target), "")
+        row |= {"temperature": point.temperature, "beta": point.beta}
+        row |= {"control": str(policy.control), "step": policy.control.step_of(point.last_step)}
+        row |= {"split": split, "metric": metric.name, "target": target, "coordinate": coordinate}
+        row |= values.estimate(target).columns()
         if comparison is not None:
-            found = comparison.difference(policy, Policy(comparison.dpo.label), metric, target, split)
-            row |= _columns(found or Estimate.missing(), "difference")
+            difference = comparison.difference(policy, Policy(comparison.dpo.label), metric, target, split)
+            row |= (difference or Estimate.missing()).columns("difference")
         rows.append(row | {"seeds": len(values.seeds), "prompts": values.prompts})
     return rows
 
 
-def claims(comparison: Comparison) -> list[Claim]:
-    """What can be said of each point but dpo, metric by metric."""
-    metrics = comparison.measures.metrics()
-    return [comparison.claim(point, metric) for point in comparison.setting.others for metric in metrics]
+def claims_of(comparison: Comparison) -> list[Claim]:
+    """What can be said of each point but dpo, metric by metric; verdicts of the methods under test are corrected."""
+    metrics, tested = comparison.measures.metrics(), {point.label for point in comparison.setting.robust}
+    made = [comparison.claim(point, metric) for point in comparison.setting.others for metric in metrics]
+    corrected = iter(correct([claim for claim in made if claim.label in tested]))
+    return [next(corrected) if claim.label in tested else claim for claim in made]
 
 
-def claims_table(found: Sequence[Claim]) -> pd.DataFrame:
-    """The claims, one row each."""
+def claims_table(claims: Sequence[Claim]) -> pd.DataFrame:
+    """The claims, one row each: every comparison, its p-values before and after correction, and what is missing."""
     rows = []
-    for claim in found:
-        row: dict[str, Any] = {"label": claim.label, "metric": claim.metric}
-        for name in ("nominal", "worst", "tuned", "shrinkage", "steps", "matched_kl", "gap_closed"):
-            row |= _columns(getattr(claim, name) or Estimate.missing(), name)
-        n = claim.worst or claim.nominal or Estimate.missing()
-        rows.append(row | {"tuned_is": claim.tuned_is, "robust": claim.robust, "seeds": n.seeds, "prompts": n.prompts})
+    for claim in claims:
+        row: dict[str, Any] = {"label": claim.label, "metric": claim.metric.name}
+        for name in ESTIMATES:
+            row |= (getattr(claim, name) or Estimate.missing()).columns(name)
+        for kind in KINDS:
+            row |= {f"p_{kind}": claim.p(kind), f"p_{kind}_holm": claim.corrected.get(kind, math.nan)}
+        n = claim.main or Estimate.missing()
+        row |= {"tuned_is": claim.tuned_is, "robust": claim.robust, "comparisons": claim.comparisons}
+        row |= {"missing": "; ".join(claim.missing), "controls_missing": "; ".join(claim.controls_missing)}
+        rows.append(row | {"seeds": n.seeds, "prompts": n.prompts})
     return pd.DataFrame(rows)
 
 
@@ -79,22 +88,21 @@ def runs_against_runs(comparison: Comparison) -> pd.DataFrame:
             ours = comparison.values(Policy(point.label), metric)
             if ours is None or theirs is None:
                 continue
-            sign = better(metric)
-            a, b = ([sign * v.of(target)[0] for target in targets] for v in (ours, theirs))
+            a, b = ([metric.better * v.of(target)[0] for target in targets] for v in (ours, theirs))
             improvement = statistics.probability_of_improvement(a, b)
-            middle = statistics.interquartile_mean([sign * task for task in a])
-            row: dict[str, Any] = {"label": point.label, "metric": metric}
+            middle = statistics.interquartile_mean([metric.better * task for task in a])
+            row: dict[str, Any] = {"label": point.label, "metric": metric.name}
             row |= dict(zip(("improvement", "improvement_low", "improvement_high"), improvement, strict=True))
             row |= dict(zip(("iqm", "iqm_low", "iqm_high"), middle, strict=True))
             rows.append(row | {"seeds": len(ours.seeds), "targets": len(targets)})
     return pd.DataFrame(rows)
 
 
-def main_table(measures: Measures, comparison: Comparison | None, metric: str) -> pd.DataFrame:
+def main_table(measures: Measures, comparison: Comparison | None, metric: Metric) -> pd.DataFrame:
     """One row a point: nominal, worst case, area, differences to dpo, KL from the reference, and n; as text."""
     rows = []
     for point in measures.setting.points:
-        values, kl = (measures.values(Policy(point.label), name) for name in (metric, "kl"))
+        values, kl = (measures.values(Policy(point.label), name) for name in (metric, KL))
         if values is None:
             continue
         row = {"point": point.label}
@@ -103,13 +111,13 @@ def main_table(measures: Measures, comparison: Comparison | None, metric: str) -
         if comparison is not None:
             row |= _differences(comparison, point, metric)
         if kl is not None:
-            row["KL, nats"] = text(kl.estimate("any"))
+            row["KL, nats"] = text(kl.estimate(WHOLE))
         rows.append(row | {"n": f"{len(values.seeds)} x {values.prompts}"})
     table = pd.DataFrame(rows).fillna("-")
     return table[[name for name in table if name not in LAST] + [name for name in LAST if name in table]]
 
 
-def _differences(comparison: Comparison, point: Point, metric: str) -> dict[str, str]:
+def _differences(comparison: Comparison, point: Point, metric: Metric) -> dict[str, str]:
     if point is comparison.dpo:
         return {}
     found = {}
@@ -120,39 +128,21 @@ def _differences(comparison: Comparison, point: Point, metric: str) -> dict[str,
     return found
 
 
-def text(found: Estimate | None, sign: bool = False, digits: int = 3) -> str:
-    """``0.512 [0.480, 0.544]``; a dash for what cannot be told, and ``[-]`` where there is no interval."""
-    if found is None or not math.isfinite(found.value):
+def text(estimate: Estimate | None, sign: bool = False, digits: int = 3) -> str:
+    """``0.512 [0.480, 0.544]``; a dash for what was not measured, ``NaN`` for what is not a number.
+
+    ``0.512 [-]`` where there is no interval.
+    """
+    if estimate is None or not estimate.seeds:
         return "-"
+    if not estimate.known:
+        return "NaN"
     form = f"{'+' if sign else ''}.{digits}f"
-    if not math.isfinite(found.low):
-        return f"{found.value:{form}} [-]"
-    return f"{found.value:{form}} [{found.low:{form}}, {found.high:{form}}]"
+    if not math.isfinite(estimate.low):
+        return f"{estimate.value:{form}} [-]"
+    return f"{estimate.value:{form}} [{estimate.low:{form}}, {estimate.high:{form}}]"
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
-    """A table with ten significant digits at most: the same bytes for the same numbers."""
+    """A table with seven significant digits: the same bytes for the same numbers."""
     table.to_csv(path, index=False, float_format="%.7g", lineterminator="\n")
-
-
-def markdown(table: pd.DataFrame) -> str:
-    """A table in markdown."""
-    return str(table.to_markdown(index=False, disable_numparse=True))
-
-
-def latex(table: pd.DataFrame, caption: str) -> str:
-    """A booktabs table; intervals are set small."""
-
-    def cell(value: str) -> str:
-        escaped = value.replace("_", r"\_").replace("%", r"\%")
-        return escaped.replace(" [", r" {\scriptsize [").replace("]", "]}") if " [" in escaped else escaped
-
-    head = " & ".join(cell(str(name)) for name in table.columns) + r" \\"
-    body = [" & ".join(cell(str(value)) for value in row) + r" \\" for row in table.itertuples(index=False)]
-    lines = [r"\begin{tabular}{l" + "c" * (len(table.columns) - 1) + "}", r"\toprule", head, r"\midrule", *body]
-    return "\n".join([f"% {caption}", *lines, r"\bottomrule", r"\end{tabular}", ""])
-
-
-def _columns(found: Estimate, name: str) -> dict[str, float]:
-    prefix = f"{name}_" if name else ""
-    return {name or "value": found.value, f"{prefix}low": found.low, f"{prefix}high": found.high}

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from robustalign.config import ShiftConfig
+from robustalign.evaluation.controls import TRAINED
+from robustalign.evaluation.metrics import METRICS, Cell
 from robustalign.evaluation.targets import (
     COLUMNS,
-    Cell,
     evaluate_targets,
     interval,
     per_prompt,
@@ -30,11 +31,12 @@ def cell(totals: list[float], counts: list[int]) -> Cell:
     return Cell(np.array(totals, float), np.array(counts))
 
 
+POLICY = {"control": TRAINED, "split": "test", "last_step": 7}
 CELLS = {"loss": {"a": cell([1.0, 4.0, 0.0], [1, 2, 0]), "b": cell([0.0, 2.0, 6.0], [0, 1, 2])}}
 
 
 def evaluated(cells=CELLS, **targets: list[float]):
-    table = evaluate_targets(cells, shift(**targets), control="policy", split="test", step=7, draws=50, confidence=0.9)
+    table = evaluate_targets(cells, shift(**targets), **POLICY, draws=50, confidence=0.9)
     assert tuple(table.columns) == COLUMNS
     return table.set_index(["metric", "target"])
 
@@ -65,7 +67,7 @@ def test_area_is_the_trapezoid_over_uneven_coordinates() -> None:
     where = shift(c=[0.0, 1.0], a=[0.9, 0.1], b=[0.8, 0.2])
     assert [where.coordinate(name) for name in "abc"] == pytest.approx([0.0, 0.1, 0.9])
     values = {name: np.array([value]) for name, value in (("a", 1.0), ("b", 2.0), ("c", 4.0))}
-    area = summary(values, where, "reward")["area"][0]
+    area = summary(values, where, METRICS["reward"])["area"][0]
     assert area == pytest.approx((0.1 * 1.5 + 0.8 * 3.0) / 0.9, rel=1e-12)
 
 
@@ -98,7 +100,7 @@ def test_intervals_cover_the_mean() -> None:
     rng, hits, repeats = np.random.default_rng(5), 0, 200
     for seed in range(repeats):
         cells = {"loss": {name: Cell(rng.exponential(size=60), np.ones(60, int)) for name in "ab"}}
-        values = target_draws(cells["loss"], shift(far=[0.0, 1.0]), "loss", 400, seed)["nominal"]
+        values = target_draws(cells["loss"], shift(far=[0.0, 1.0]), METRICS["loss"], 400, seed)["nominal"]
         low, high = interval(values[1:], 0.9)
         hits += low <= 1.0 <= high
     assert abs(hits / repeats - 0.88) < 4 * math.sqrt(0.09 / repeats)
@@ -111,12 +113,14 @@ def test_a_hard_prompt_moves_its_components_together() -> None:
     together = {name: Cell(hard, np.ones(200, int)) for name in "ab"}
     apart = {name: Cell(rng.permutation(hard), np.ones(200, int)) for name in "ab"}
     half = {"half": [0.5, 0.5]}
-    spread = [target_draws(cells, shift(**half), "loss", 2000, 0)["half"][1:].std() for cells in (together, apart)]
+    spread = [
+        target_draws(cells, shift(**half), METRICS["loss"], 2000, 0)["half"][1:].std() for cells in (together, apart)
+    ]
     assert spread[0] / spread[1] == pytest.approx(math.sqrt(2), rel=0.12)
 
 
 def test_per_prompt_rows_add_up() -> None:
-    frame = per_prompt(CELLS, control="policy", split="test", step=7)
+    frame = per_prompt(CELLS, **POLICY)
     sums = frame.groupby("component")[["total", "count"]].sum()
     assert sums.loc["a"].tolist() == [5.0, 3.0] and sums.loc["b"].tolist() == [8.0, 3.0]
     assert len(frame) == 6 and set(frame["prompt"]) == {0, 1, 2}
@@ -127,3 +131,12 @@ def test_per_prompt_rows_add_up() -> None:
 )
 def test_interval_leaves_out_what_is_not_a_number(draws: list[float], expected: tuple[float, float]) -> None:
     assert interval(np.array(draws), 1.0 - 1e-12) == pytest.approx(expected, nan_ok=True)
+
+
+def test_what_is_not_a_number_has_no_interval() -> None:
+    """Although some resamples miss the prompt that is nan."""
+    cells = {"accuracy": {"a": cell([1.0, math.nan, 1.0], [1, 1, 1]), "b": cell([1.0, 1.0, 0.0], [1, 1, 1])}}
+    table = evaluated(cells, only_b=[0.0, 1.0], half=[0.5, 0.5])
+    for target in ("half", "worst", "area", "nominal"):
+        assert table.loc[("accuracy", target), ["value", "low", "high"]].isna().all()
+    assert table.loc[("accuracy", "only_b"), ["value", "low", "high"]].notna().all()

@@ -17,7 +17,9 @@ from hydra import compose, initialize_config_dir
 from robustalign.checks import resolve
 from robustalign.config import Config, config_dir, register
 from robustalign.evaluation.certificates import RADII, certificate_table, target_table
-from robustalign.evaluation.targets import WHOLE, Cell, evaluate_targets, per_prompt
+from robustalign.evaluation.controls import REFERENCE, TRAINED, Control, Kind, at_step, shrunk
+from robustalign.evaluation.metrics import WHOLE, Cell
+from robustalign.evaluation.targets import evaluate_targets, per_prompt
 from robustalign.report.load import Run
 from robustalign.run.folder import RunFolder, State
 from robustalign.run.journal import Journal, read
@@ -111,17 +113,18 @@ def write_run(folder: RunFolder, config: Config, truth: tuple[float, float, floa
     results = folder.results
     results.mkdir(exist_ok=True)
     tables, prompts, certificates = [], [], []
-    for control, step, share in policies(config):
+    last = config.trainer.max_steps
+    for control, share in policies(config):
         for split in config.evaluation.splits:
             own = [config.seed, zlib.crc32(str(config.label).encode()), round(100 * share)]
             cells = draw_cells(shift, truth, share, [config.seed, len(split)], [*own, len(split)], scene)
-            options = {"control": control, "split": split, "step": step}
+            options = {"control": control, "split": split, "last_step": last}
             tables.append(evaluate_targets(cells, shift, draws=50, confidence=0.95, **options))
-            if control == "policy":
+            if control.kind in (Kind.TRAINED, Kind.STEP):
                 values = zip(*(tables[-1][column] for column in ("target", "metric", "value")), strict=True)
-                journal.metrics(step, {f"eval/{split}/{t}/{m}": float(v) for t, m, v in values})
+                journal.metrics(control.step_of(last), {f"eval/{split}/{t}/{m}": float(v) for t, m, v in values})
             prompts.append(per_prompt(cells, **options))
-            if (control, step, split) == ("policy", config.trainer.max_steps, "test"):
+            if (control, split) == (TRAINED, "test"):
                 certificates.append(certify(cells["loss"], shift).assign(split=split))
     pd.concat(tables).to_csv(results / "targets.csv", index=False, float_format="%.10g")
     pd.concat(prompts).to_parquet(results / "prompts.parquet", index=False)
@@ -135,12 +138,11 @@ def write_run(folder: RunFolder, config: Config, truth: tuple[float, float, floa
     folder.set_status(State.FINISHED, started=now - 60, ended=now, step=config.trainer.max_steps)
 
 
-def policies(config: Config) -> list[tuple[str, int, float]]:
-    """(control, step, share of the way from the reference) of what a run evaluates."""
+def policies(config: Config) -> list[tuple[Control, float]]:
+    """What a run evaluates, and the share of the way from the reference that each has gone."""
     last = config.trainer.max_steps
-    steps = [("policy", step, step / last) for step in config.evaluation.steps]
-    shrunk = [(f"shrink_{c:g}", last, c) for c in config.evaluation.shrinkage]
-    return [("reference", 0, 0.0), *steps, ("policy", last, 1.0), *shrunk]
+    steps = [(at_step(step, last), step / last) for step in config.evaluation.steps]
+    return [(REFERENCE, 0.0), *steps, (TRAINED, 1.0), *((shrunk(c), c) for c in config.evaluation.shrinkage)]
 
 
 def draw_cells(

@@ -179,7 +179,7 @@ def test_a_metric_that_is_no_number_leaves_a_gap_and_a_word(tmp_path):
     certificates.to_csv(results / "certificates.csv", index=False)
     bring(sweep)
     told = words_of(tmp_path, "demo")
-    assert "kldpo tau=1 with seed 0 has no number for loss: not averaged" in told
+    assert "kldpo tau=1 with seed 0 has no number for loss: its means are not numbers" in told
     found = pd.read_csv(tmp_path / "reports" / "demo" / "table.csv").query("label == 'kldpo tau=1'")
     assert found.loc[found["metric"] == "loss", "value"].isna().any()
     assert found.loc[found["metric"] == "reward", "value"].notna().all()

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from robustalign.evaluation.metrics import METRICS
 from robustalign.report.load import once
 from robustalign.report.measures import Measures, Policy
 from robustalign.report.settings import settings
@@ -106,6 +107,6 @@ def test_a_result_that_is_no_number_is_not_averaged_away(tmp_path):
     frame.to_parquet(path)
     (setting,) = settings(records(sweep))
     measures = Measures(setting, draws=100)
-    values = measures.values(Policy("dpo"), "loss")
+    values = measures.values(Policy("dpo"), METRICS["loss"])
     assert np.isnan(values.estimate("worst").value) and np.isnan(values.estimate("worst").low)
-    assert np.isfinite(measures.values(Policy("dpo"), "reward").estimate("worst").value)
+    assert np.isfinite(measures.values(Policy("dpo"), METRICS["reward"]).estimate("worst").value)

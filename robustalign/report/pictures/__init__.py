@@ -2,7 +2,7 @@
 
 from robustalign.report.pictures.certificates import certificates
 from robustalign.report.pictures.populations import heat_map, radar, robustness_curves
-from robustalign.report.pictures.profile import radius_profiles
+from robustalign.report.pictures.profile import profiles
 from robustalign.report.pictures.trade_off import gap_closed, trade_off
 from robustalign.report.pictures.training import costs, learning_curves
 
@@ -12,8 +12,8 @@ __all__ = [
     "gap_closed",
     "heat_map",
     "learning_curves",
+    "profiles",
     "radar",
-    "radius_profiles",
     "robustness_curves",
     "trade_off",
 ]

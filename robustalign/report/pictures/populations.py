@@ -9,11 +9,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from robustalign.evaluation.controls import REFERENCE
+from robustalign.evaluation.metrics import Metric
 from robustalign.report.compare import Comparison
-from robustalign.report.measures import Measures, Policy, better
+from robustalign.report.measures import Measures, Policy
 from robustalign.report.settings import Point
 from robustalign.report.statistics import Estimate
-from robustalign.report.style import COLOURS, COORDINATE, TITLES, UNITS, Look, colour, legend_below, note, panels
+from robustalign.report.style import COLOURS, COORDINATE, Look, colour, legend_below, note, panels
 
 
 def robustness_curves(measures: Measures, comparison: Comparison | None, look: Look) -> Figure | None:
@@ -29,15 +31,15 @@ def robustness_curves(measures: Measures, comparison: Comparison | None, look: L
         panel = rows[0][column]
         _bands(panel, measures.setting.points, where, look, _values(measures, metric, targets))
         _reference(panel, measures, metric, targets, where)
-        panel.set_title(TITLES[metric])
-        panel.set_ylabel(f"{metric} ({UNITS[metric]})")
+        panel.set_title(metric.title)
+        panel.set_ylabel(f"{metric} ({metric.unit})")
         if comparison is not None:
             lower = rows[1][column]
             known = [point for point in comparison.setting.others if not point.oracle]
             _bands(lower, known, where, look, _differences(comparison, metric, targets))
             lower.axhline(0, color=COLOURS["dpo"], linewidth=1.2)
-            lower.set_ylabel(f"{metric} minus dpo's ({UNITS[metric]})")
-            lower.set_title("more is better" if better(metric) > 0 else "less is better")
+            lower.set_ylabel(f"{metric} minus dpo's ({metric.unit})")
+            lower.set_title(metric.direction)
         for panel in (row[column] for row in rows):
             panel.axvline(0.0, color="#b0b0b0", linewidth=0.8)
         rows[-1][column].set_xlabel(COORDINATE)
@@ -63,15 +65,15 @@ def _bands(panel: Axes, points: Sequence[Point], where: Sequence[float], look: L
         if found := estimates(point):
             middle, low, high = ([getattr(e, part) for e in found] for part in ("value", "low", "high"))
             if _on_a_line(where):
-                panel.plot(where, middle, **look.line(point), label=point.label, linewidth=1.6)
+                panel.plot(where, middle, **look.line(point), linewidth=1.6)
                 panel.fill_between(where, low, high, color=colour(point.method), alpha=0.13, linewidth=0)
             else:
                 arms = [np.subtract(middle, low), np.subtract(high, middle)]
                 style: Any = look.marker(point) | {"linestyle": "", "markersize": 4, "elinewidth": 0.8}
-                panel.errorbar(where, middle, yerr=arms, **style, label=point.label)
+                panel.errorbar(where, middle, yerr=arms, **style)
 
 
-def _values(measures: Measures, metric: str, targets: Sequence[str]) -> Estimates:
+def _values(measures: Measures, metric: Metric, targets: Sequence[str]) -> Estimates:
     def found(point: Point) -> Sequence[Estimate] | None:
         values = measures.values(Policy(point.label), metric)
         return None if values is None else [values.estimate(target) for target in targets]
@@ -79,7 +81,7 @@ def _values(measures: Measures, metric: str, targets: Sequence[str]) -> Estimate
     return found
 
 
-def _differences(comparison: Comparison, metric: str, targets: Sequence[str]) -> Estimates:
+def _differences(comparison: Comparison, metric: Metric, targets: Sequence[str]) -> Estimates:
     dpo = Policy(comparison.dpo.label)
 
     def found(point: Point) -> Sequence[Estimate] | None:
@@ -89,11 +91,11 @@ def _differences(comparison: Comparison, metric: str, targets: Sequence[str]) ->
     return found
 
 
-def _reference(panel: Axes, measures: Measures, metric: str, targets: Sequence[str], where: Sequence[float]) -> None:
+def _reference(panel: Axes, measures: Measures, metric: Metric, targets: Sequence[str], where: Sequence[float]) -> None:
     dpo = measures.setting.baseline or measures.setting.points[0]
-    values = measures.values(Policy(dpo.label, "reference"), metric)
+    values = measures.values(Policy(dpo.label, REFERENCE), metric)
     if values is not None:
-        level = [values.of(target)[0].mean() for target in targets]
+        level = [values.mean(target) for target in targets]
         panel.plot(where, level, color=COLOURS["reference"], linestyle=":", linewidth=1.2, label="reference")
 
 
@@ -111,20 +113,20 @@ def heat_map(comparison: Comparison) -> Figure | None:
             [comparison.difference(Policy(point.label), dpo, metric, t) or Estimate.missing() for t in targets]
             for point in points
         ]
-        values = better(metric) * np.array([[e.value for e in row] for row in found])
+        values = metric.better * np.array([[e.value for e in row] for row in found])
         fair = [row for row, point in zip(np.abs(values), points, strict=True) if not point.oracle] or np.abs(values)
-        bound = float(np.nanmax(fair)) or 1.0
+        bound = float(np.max(np.nan_to_num(fair))) or 1.0
         image = panel.imshow(values, cmap="PuOr_r", vmin=-bound, vmax=bound, aspect="auto")
-        for row, column in np.argwhere([[e.sign == 0 for e in line] for line in found]):
+        for row, column in np.argwhere([[e.known and e.sign == 0 for e in line] for line in found]):
             edges = [column - 0.5, column + 0.5], row - 0.5, row + 0.5
             panel.fill_between(*edges, hatch="////", facecolor="none", edgecolor="#a0a0a0", linewidth=0)
         panel.grid(False)
         panel.set_xticks(range(len(targets)), targets, rotation=60, ha="right", rotation_mode="anchor")
         panel.set_yticks(range(len(points)), [point.label for point in points] if panel is axes[0] else [])
         panel.set_xlabel("evaluated at")
-        panel.set_title(TITLES[metric])
+        panel.set_title(metric.title)
         extend = "both" if (np.abs(values) > bound).any() else "neither"
-        figure.colorbar(image, ax=panel, label=f"gain over dpo ({UNITS[metric]})", extend=extend)
+        figure.colorbar(image, ax=panel, label=f"gain over dpo ({metric.unit})", extend=extend)
     axes[0].set_ylabel("trained as")
     note(figure, f"hatched: the paired 95 % interval over {measures.count()} holds zero")
     return figure
@@ -147,13 +149,13 @@ def radar(measures: Measures, look: Look) -> Figure | None:
             if values := measures.values(Policy(point.label), metric):
                 found = [values.estimate(target) for target in spokes]
                 middle, low, high = ([getattr(e, part) for e in found] for part in ("value", "low", "high"))
-                panel.plot([*angles, angles[0]], [*middle, middle[0]], **look.line(point), label=point.label)
+                panel.plot([*angles, angles[0]], [*middle, middle[0]], **look.line(point))
                 arms = [np.subtract(middle, low), np.subtract(high, middle)]
                 panel.errorbar(angles, middle, yerr=arms, linestyle="", color=colour(point.method), linewidth=0.8)
         panel.set_xticks(angles, spokes)
         panel.tick_params(axis="y", labelsize=7)
-        less = ", less is better" if better(metric) < 0 else ""
-        panel.set_title(f"{TITLES[metric]} ({UNITS[metric]}{less})")
+        less = ", less is better" if metric.better < 0 else ""
+        panel.set_title(f"{metric.title} ({metric.unit}{less})")
     note(figure, f"bars: 95 % intervals over {measures.count()}")
     legend_below(figure)
     return figure

@@ -8,12 +8,12 @@ from matplotlib.figure import Figure
 
 from robustalign.report.measures import Measures, Policy
 from robustalign.report.settings import Point
-from robustalign.report.style import COLOURS, TITLES, UNITS, colour, legend_below, note, panels
+from robustalign.report.style import COLOURS, colour, in_legend, legend_below, note, panels
 
 SUMMARIES = ("worst", "nominal", "area")
 
 
-def radius_profiles(measures: Measures) -> dict[str, Figure]:
+def profiles(measures: Measures) -> dict[str, Figure]:
     """For each method with two values or more: worst case, nominal value and area against its own knob.
 
     One figure a method, as radii of different sets have different units. dpo is a band, where it was run.
@@ -37,7 +37,7 @@ def _profile(measures: Measures, points: list[Point]) -> Figure | None:
             if baseline is not None and dpo is not None and dpo.has(summary):
                 level = dpo.estimate(summary)
                 panel.axhspan(level.low, level.high, color=COLOURS["dpo"], alpha=0.12, linewidth=0)
-                panel.axhline(level.value, color=COLOURS["dpo"], linewidth=1.2, label=baseline.label)
+                panel.axhline(level.value, color=COLOURS["dpo"], linewidth=1.2, label=in_legend(baseline.label))
             worth = [
                 values.estimate(summary)
                 for p in points
@@ -47,14 +47,14 @@ def _profile(measures: Measures, points: list[Point]) -> Figure | None:
                 arms = [[e.value - e.low for e in worth], [e.high - e.value for e in worth]]
                 method = points[0].method
                 style: Any = {"color": colour(method), "marker": "o", "markersize": 4, "capsize": 2}
-                panel.errorbar(knobs, [e.value for e in worth], yerr=arms, **style, label=method)
+                panel.errorbar(knobs, [e.value for e in worth], yerr=arms, **style, label=in_legend(method))
             panel.set_xscale("log")
             panel.set_xticks(knobs, [f"{knob:g}" for knob in knobs])
             panel.minorticks_off()
             if not radii:
                 panel.invert_xaxis()
-            panel.set_ylabel(f"{summary} ({UNITS[metric]})")
-            panel.set_title(TITLES[metric] if row is rows[0] else "")
+            panel.set_ylabel(f"{summary} ({metric.unit})")
+            panel.set_title(metric.title if row is rows[0] else "")
             panel.set_xlabel(_unit(points[0], radii) if row is rows[-1] else "")
     note(figure, f"bars and bands: 95 % intervals over {measures.count()}, each by itself; stronger to the right")
     legend_below(figure)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from robustalign.report.style import colour, drawing, legend_below, panels, save
+from robustalign.report.style import colour, drawing, legend_below, panels, plain_ticks, save
 from robustalign.theory.rates import FIXED, summary
 
 LINE = {"": "-", FIXED: "-", "shrinking": (0, (4, 1.5))}
@@ -25,6 +25,9 @@ def draw_rates(table: pd.DataFrame, fitted: pd.DataFrame, folder: Path) -> Path:
         excess = table.assign(excess=table["worst"] - table["best"])
         _curves(right, excess, "excess", {})
         right.set(xscale="log", yscale="log", xlabel="pairs n", ylabel="worst-case loss above the best, nats")
+        for panel in (left, right):
+            plain_ticks(panel.xaxis)
+            plain_ticks(panel.yaxis)
         left.set_title("estimation error, with slopes")
         right.set_title("loss under adversarial re-weighting")
         legend_below(figure)

@@ -9,11 +9,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from robustalign.evaluation.targets import WHOLE
-from robustalign.report.compare import Claim, Comparison
-from robustalign.report.measures import Policy, better
+from robustalign.evaluation.metrics import WHOLE, Metric
+from robustalign.report.claims import Claim
+from robustalign.report.compare import KL, Comparison
+from robustalign.report.measures import Policy
 from robustalign.report.statistics import Estimate
-from robustalign.report.style import COLOURS, TITLES, UNITS, Look, legend_below, note, panels
+from robustalign.report.style import COLOURS, Look, in_legend, legend_below, note, panels
 
 Place = Callable[[Policy], "tuple[Estimate, Estimate] | None"]
 
@@ -25,7 +26,7 @@ def trade_off(comparison: Comparison, look: Look, at: str = "nominal") -> Figure
     """
     measures, dpo = comparison.measures, Policy(comparison.dpo.label)
     metrics = measures.metrics()
-    if len(measures.targets()) < 2 or (at == "kl" and comparison.values(dpo, "kl") is None):
+    if len(measures.targets()) < 2 or (at == "kl" and comparison.values(dpo, KL) is None):
         return None
     figure, (above, below) = panels(len(metrics), 2)
     for whole, near, metric in zip(above, below, metrics, strict=True):
@@ -33,7 +34,7 @@ def trade_off(comparison: Comparison, look: Look, at: str = "nominal") -> Figure
             _controls(panel, comparison, place)
             _points(panel, comparison, look, place, oracle=panel is whole)
             if at == "nominal":
-                _front(panel, comparison, place, better(metric))
+                _front(panel, comparison, place, metric.better)
         _zoom(near, comparison, _relative(comparison, metric, at))
         for panel in (whole, near):
             _name_axes(panel, metric, at, " minus dpo's" if panel is near else "")
@@ -42,20 +43,20 @@ def trade_off(comparison: Comparison, look: Look, at: str = "nominal") -> Figure
     return figure
 
 
-def _absolute(comparison: Comparison, metric: str, at: str) -> Place:
+def _absolute(comparison: Comparison, metric: Metric, at: str) -> Place:
     def place(policy: Policy) -> tuple[Estimate, Estimate] | None:
-        y, x = comparison.values(policy, metric), comparison.values(policy, "kl" if at == "kl" else metric)
+        y, x = comparison.values(policy, metric), comparison.values(policy, KL if at == "kl" else metric)
         return (x.estimate(WHOLE if at == "kl" else "nominal"), y.estimate("worst")) if x and y else None
 
     return place
 
 
-def _relative(comparison: Comparison, metric: str, at: str) -> Place:
+def _relative(comparison: Comparison, metric: Metric, at: str) -> Place:
     dpo = Policy(comparison.dpo.label)
 
     def place(policy: Policy) -> tuple[Estimate, Estimate] | None:
         y = comparison.difference(policy, dpo, metric, "worst")
-        x = comparison.difference(policy, dpo, "kl" if at == "kl" else metric, WHOLE if at == "kl" else "nominal")
+        x = comparison.difference(policy, dpo, KL if at == "kl" else metric, WHOLE if at == "kl" else "nominal")
         return (x, y) if x and y else None
 
     return place
@@ -69,9 +70,8 @@ def _points(panel: Axes, comparison: Comparison, look: Look, place: Place, oracl
         x, y = found
         bars: Any = {"xerr": _arms(x), "yerr": _arms(y)}
         panel.errorbar(
-            [x.value], [y.value], **bars, **look.marker(point), markersize=5.5, linewidth=0.9, linestyle="",
-            label=point.label, zorder=4,
-        )  # fmt: skip
+            [x.value], [y.value], **bars, **look.marker(point), markersize=5.5, linewidth=0.9, linestyle="", zorder=4
+        )
     for found in filter(None, map(place, comparison.reference())):
         x, y = found
         panel.plot([x.value], [y.value], "x", color=COLOURS["reference"], label="reference", markersize=7, zorder=5)
@@ -82,14 +82,16 @@ def _arms(e: Estimate) -> list[list[float]]:
 
 
 def _controls(panel: Axes, comparison: Comparison, place: Place) -> None:
-    curves = [("dpo's margins x c", "-", comparison.shrinkage())]
+    curves = [(f"{comparison.dpo.label}'s margins x c", "-", comparison.shrinkage())]
     for line, curve in zip(("--", ":", "-.") * 3, comparison.step_curves(), strict=False):
         curves.append((f"{curve[-1].point} along its steps", line, curve))
     for label, line, curve in curves:
         found = list(filter(None, map(place, curve)))
         if len(found) > 1:
             x, y = ([pair[axis].value for pair in found] for axis in (0, 1))
-            panel.plot(x, y, line, color=COLOURS["dpo"], linewidth=1.1, marker=".", markersize=3.5, label=label)
+            panel.plot(
+                x, y, line, color=COLOURS["dpo"], linewidth=1.1, marker=".", markersize=3.5, label=in_legend(label)
+            )
 
 
 def _front(panel: Axes, comparison: Comparison, place: Place, sign: int) -> None:
@@ -116,17 +118,17 @@ def _zoom(panel: Axes, comparison: Comparison, place: Place) -> None:
         limit(low - room, high + room)
 
 
-def _name_axes(panel: Axes, metric: str, at: str, what: str) -> None:
-    if better(metric) < 0:
+def _name_axes(panel: Axes, metric: Metric, at: str, what: str) -> None:
+    if metric.better < 0:
         panel.invert_yaxis()
         if at == "nominal":
             panel.invert_xaxis()
-    across, unit = ("nominal", UNITS[metric]) if at == "nominal" else ("KL from the reference", UNITS["kl"])
+    across, unit = ("nominal", metric.unit) if at == "nominal" else ("KL from the reference", KL.unit)
     if at == "kl" and what:
         across = "KL"  # the whole would not fit below a panel
     panel.set_xlabel(f"{across}{what} ({unit})")
-    panel.set_ylabel(f"worst case{what} ({UNITS[metric]})")
-    panel.set_title("up" + (" and right are" if at == "nominal" else " is") + " better" if what else TITLES[metric])
+    panel.set_ylabel(f"worst case{what} ({metric.unit})")
+    panel.set_title("up" + (" and right are" if at == "nominal" else " is") + " better" if what else metric.title)
 
 
 def gap_closed(claims: Sequence[Claim], comparison: Comparison, look: Look) -> Figure | None:

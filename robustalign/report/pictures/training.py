@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from robustalign.report.settings import Setting
-from robustalign.report.style import COLOURS, Look, colour, legend_below, note, panels
+from robustalign.report.style import COLOURS, Look, colour, legend_below, note, panels, plain_ticks
 
 PANELS = (
     ("train/nominal_loss", "mean loss of the batch (nats)"),
@@ -29,8 +29,8 @@ HISTORIES = (*(name for name, _ in PANELS), "train/rewards/rejected", "cost/step
 
 def learning_curves(setting: Setting, histories: pd.DataFrame, look: Look) -> Figure | None:
     """Losses, rewards and weights against the optimiser step: the mean over seeds, and their range."""
-    told = set(histories.loc[histories["value"] != 0, "name"])
-    shown = [(name, label) for name, label in PANELS if name in told]
+    logged = set(histories.loc[histories["value"] != 0, "name"])
+    shown = [(name, label) for name, label in PANELS if name in logged]
     if not shown:
         return None
     columns = 4 if len(shown) <= 8 else 5
@@ -44,18 +44,19 @@ def learning_curves(setting: Setting, histories: pd.DataFrame, look: Look) -> Fi
                 by_step = values.groupby("step")["value"].agg(["mean", "min", "max"])
                 width = 0.6 if part.endswith("rejected") else 1.3
                 style: Any = look.line(point) | ({"marker": "o", "markersize": 4} if len(by_step) <= FEW else {})
-                panel.plot(by_step.index, by_step["mean"], **style, linewidth=width, label=point.label)
+                panel.plot(by_step.index, by_step["mean"], **style, linewidth=width)
                 edge: Any = {"color": colour(point.method), "alpha": 0.1, "linewidth": 0}
                 panel.fill_between(by_step.index, by_step["min"], by_step["max"], **edge)
         if name == "robust/divergence":
             panel.set_yscale("symlog", linthresh=1e-3)
+            plain_ticks(panel.yaxis)
         panel.set_title(label)
         panel.set_xlabel("optimiser step")
     for panel in axes[len(shown) :]:
         panel.set_visible(False)
     seeds = sorted({len(point.seeds) for point in setting.points})
-    told_seeds = "-".join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))
-    note(figure, f"lines: means over {told_seeds} seeds; bands: their range")
+    shown_seeds = "-".join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))
+    note(figure, f"lines: means over {shown_seeds} seeds; bands: their range")
     legend_below(figure)
     return figure
 
