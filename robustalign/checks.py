@@ -13,7 +13,7 @@ from omegaconf.errors import InterpolationValidationError, OmegaConfBaseExceptio
 
 from robustalign.bounds import problem as problem_of
 from robustalign.bounds import problems
-from robustalign.config import HUMAN, RESERVED_TARGETS, Config, ShiftConfig, TrainerConfig
+from robustalign.config import HUMAN, RESERVED_TARGETS, Config, DatasetConfig, ShiftConfig, TrainerConfig
 from robustalign.errors import ConfigError, choices
 from robustalign.names import check_stored
 from robustalign.stores import check_scheme, keep_password
@@ -52,6 +52,24 @@ def _targets(shift: ShiftConfig) -> dict[str, list[float]]:
     if not isinstance(shift.targets, dict):
         raise ConfigError("shift.targets", f"{shift.targets!r} is no mapping; write {{NAME: WEIGHTS, ...}} or {{}}")
     return {str(name): weights(value, f"shift.targets.{name}", shift) for name, value in shift.targets.items()}
+
+
+def _find_data(dataset: DatasetConfig) -> None:
+    """Absolute paths of what is on this machine, and the data's name from its path where none is given."""
+    first = dataset.path
+    while isinstance(first, dict | list) and first:
+        first = next(iter(first.values() if isinstance(first, dict) else first))
+    dataset.path = _found("dataset.path", dataset.path)
+    if not dataset.name:
+        dataset.name = Path(str(first)).name if first else dataset.source
+
+
+def _found(key: str, path: Any) -> Any:
+    if isinstance(path, dict):
+        return {name: _found(f"{key}.{name}", one) for name, one in path.items()}
+    if isinstance(path, list):
+        return [_found(key, one) for one in path]
+    return found_place(key, path) if isinstance(path, str) and path else path
 
 
 def weights(value: Any, key: str, shift: ShiftConfig) -> list[float]:
@@ -120,10 +138,13 @@ def _check_adapters(config: Config) -> None:
 def _check_dataset(config: Config) -> None:
     dataset, pairs = config.dataset, config.dataset.pairs
     if dataset.source != "chitchat" and not dataset.path:
-        raise ConfigError("dataset.path", f"dataset.source={dataset.source} needs a hub id or a folder")
+        what = f"dataset.source={dataset.source} needs a hub id, a folder, a file or a glob of files"
+        raise ConfigError("dataset.path", f"is missing; {what}")
+    if pairs.rule == "all" and not (dataset.source == "preferences" and dataset.format == "scores"):
+        raise ConfigError("dataset.pairs.rule", "all is for people's scores (dataset.format=scores) alone")
     if not dataset.min_words <= dataset.max_words:
         raise ConfigError("dataset.max_words", f"{dataset.max_words} is below dataset.min_words={dataset.min_words}")
-    if pairs.rule == "best_worst" and pairs.m > dataset.samples:
+    if pairs.rule == "best_worst" and dataset.source != "preferences" and pairs.m > dataset.samples:
         raise ConfigError("dataset.pairs.m", f"{pairs.m} is outside [2, dataset.samples={dataset.samples}]")
 
 
@@ -132,6 +153,7 @@ def _check_shift(config: Config) -> None:
     if not shift.objectives:
         raise ConfigError("shift.objectives", "is empty; name at least one reward")
     _once("shift.objectives", shift.objectives)
+    _check_labels(config)
     known = [*config.reward, HUMAN] if config.dataset.source == "preferences" else list(config.reward)
     for name in shift.objectives:
         if name.removeprefix("-") not in known:
@@ -151,6 +173,18 @@ def _check_shift(config: Config) -> None:
 def _once(key: str, names: list[str]) -> None:
     if len(set(names)) != len(names):
         raise ConfigError(key, f"{names} names one twice")
+
+
+def _check_labels(config: Config) -> None:
+    """People's comparisons are labelled by the people, unless the config says that scorers label them anew."""
+    dataset, shift = config.dataset, config.shift
+    scorers = [name for name in shift.objectives if name.removeprefix("-") != HUMAN]
+    if dataset.source == "preferences" and scorers and not dataset.relabel:
+        raise ConfigError(
+            "shift.objectives",
+            f"{scorers} are scorers, but people chose these replies; use shift=people (or another shift of "
+            f"'{HUMAN}'), or say dataset.relabel=true to have scorers label the replies anew",
+        )
 
 
 def _check_trainer(config: Config) -> None:
@@ -188,8 +222,8 @@ def _find_places(config: Config) -> None:
     config.paths.output = str(Path(config.paths.output).expanduser().absolute())
     config.paths.cache = str(Path(config.paths.cache).expanduser().absolute())
     config.model.path = found_place("model.path", config.model.path)
-    if isinstance(config.dataset.path, str) and config.dataset.source != "chitchat":
-        config.dataset.path = found_place("dataset.path", config.dataset.path)
+    if config.dataset.source != "chitchat":
+        _find_data(config.dataset)
     scheme, slashes, file = (config.tracking.uri or "").partition(":///~")
     if slashes:
         config.tracking.uri = f"{scheme}:///{Path('~' + file).expanduser()}"

@@ -21,7 +21,10 @@ from omegaconf import MISSING
 from robustalign.bounds import number, numbers, word, words
 
 SOURCES = ("chitchat", "prompts", "preferences")
-RULES = ("bradley_terry", "argmax", "best_worst")
+RULES = ("bradley_terry", "argmax", "best_worst", "all")
+VOTES = ("each", "majority", "share")
+TIES = ("drop", "half")
+BAD_ROWS = ("refuse", "drop")
 COMBINE = ("convex", "geometric", "population")
 VISIBLE = ("false", "tag", "natural")
 HUMAN = "human"  # the objective of dataset.source=preferences: what people chose
@@ -82,10 +85,10 @@ class SamplingConfig:
 class PairsConfig:
     """The rule that turns scored candidates into preference pairs."""
 
-    rule: str = word("best_worst", RULES)  # bradley_terry | argmax | best_worst
+    rule: str = word("best_worst", RULES)  # bradley_terry | argmax | best_worst | all (of people's scores)
     temperature: float = number(1.0, "(0, inf)")  # bradley_terry: P(a over b) = sigmoid(score gap / temperature)
     m: int = number(4, "[2, inf)")  # best_worst: best and worst of m drawn at random from a prompt's candidates
-    min_gap: float = number(0.0, "[0, inf)")  # drop pairs whose scores differ by no more, in standard deviations
+    min_gap: float = number(0.0, "[0, inf)")  # drop pairs whose scores differ by no more, in standard deviations (people's: as they are)
     per_prompt: int = number(8, "[1, inf)")  # pairs drawn per training prompt before duplicates are dropped
     limit: int | None = number(None, "[1, inf)")  # keep at most so many training pairs
 
@@ -95,15 +98,31 @@ class DatasetConfig:
     """Prompts, their candidates and how many of each."""
 
     name: str = MISSING  # what tables call it
-    source: str = word(MISSING, SOURCES)  # chitchat | prompts (of a data set) | preferences (prompt, chosen, rejected)
-    path: str | None = None  # prompts, preferences: hub id or folder of Dataset.save_to_disk
+    source: str = word(MISSING, SOURCES)  # chitchat | prompts (a data set of prompts) | preferences (people's comparisons)
+    path: Any = None  # hub id, folder of save_to_disk, file or glob (.jsonl .json .csv .tsv .parquet); list; by split
+    subset: str | None = None  # hub: the configuration
+    data_dir: str | None = None  # folder below the path
     revision: str | None = None  # hub revision
-    prompt_column: str = "prompt"  # text, or chat messages
-    chosen_column: str = "chosen"  # preferences: the reply that people preferred
-    rejected_column: str = "rejected"  # preferences: the other one
-    train_prompts: int = number(2000, "[1, inf)")  # at most
-    validation_prompts: int = number(300, "[1, inf)")  # at most; what radii and stopping are chosen by
-    test_prompts: int = number(500, "[1, inf)")  # at most
+    format: str = "pairs"  # preferences: pairs | dialogues | choice | scores | votes (robustalign/data/formats)
+    fields: dict[str, Any] = field(default_factory=dict)  # what the format reads -> path, template or mapping
+    splits: dict[str, Any] = field(
+        default_factory=dict
+    )  # train, validation, test -> names in the data; column: of them
+    split_by: str = "prompt"  # what stays on one side where splits are cut: prompt | replies | one of dataset.columns
+    columns: dict[str, Any] = field(default_factory=dict)  # carried beside a comparison: name -> field (country, time)
+    join: dict[str, Any] = field(default_factory=dict)  # side tables: name -> {path, key, on}; read as name.column
+    where: dict[str, Any] = field(default_factory=dict)  # path -> value, or list of values: only rows that hold it
+    thread: dict[str, Any] = field(default_factory=dict)  # rows are messages: {id, parent, role, content}
+    turns: dict[str, Any] = field(default_factory=dict)  # rows are conversations with several replies a turn
+    gather: str | None = None  # rows that share this field become one, whose `rows` are they all
+    votes: str = word("each", VOTES)  # votes: each (a comparison a vote) | majority | share (one, with a soft label)
+    ties: str = word("drop", TIES)  # choice, votes: drop | half (a comparison with the soft label 1/2; tied votes count half)
+    bad_rows: str = word("refuse", BAD_ROWS)  # rows that cannot be read: refuse | drop (and count)
+    relabel: bool = False  # preferences: let scorers label people's replies anew, instead of what people chose
+    num_proc: int = number(1, "[1, inf)")  # processes that tokenise
+    train_prompts: int | None = number(2000, "[1, inf)")  # at most, null: all; of people's comparisons so many of these
+    validation_prompts: int | None = number(300, "[1, inf)")  # at most; what radii and stopping are chosen by
+    test_prompts: int | None = number(500, "[1, inf)")  # at most
     min_words: int = number(3, "[1, inf)")  # chitchat: shortest prompt
     max_words: int = number(12, "[1, inf)")  # chitchat: longest prompt
     samples: int = number(8, "[2, inf)")  # candidates per prompt

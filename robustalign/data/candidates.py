@@ -5,17 +5,24 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from robustalign.cache import ArtefactCache
 from robustalign.config import Config, DatasetConfig
-from robustalign.data.prompts import Prompt, messages, said
-from robustalign.data.sources import chitchat, tables
+from robustalign.data.given import NOT_NEEDED, TOO_LONG, carried_columns, nothing_left, save_account
+from robustalign.data.prompts import Prompt, messages
+from robustalign.data.reading import Account
+from robustalign.data.rows import Rows, turns
+from robustalign.data.rows import key as rows_key
+from robustalign.data.rows import rows as read_rows
+from robustalign.data.sources import chitchat
 from robustalign.errors import ConfigError
-from robustalign.policies.encode import decode, prompt_ids, reply_ids
+from robustalign.policies.encode import decode, prompt_ids
 from robustalign.policies.generate import sample_replies
 
 
@@ -39,6 +46,22 @@ class Candidates:
         """What was said last in each prompt, ``[P]``."""
         return asked(self.table)
 
+    @cached_property
+    def columns(self) -> Mapping[str, np.ndarray]:
+        """Columns carried beside people's comparisons, ``[P]`` text each, '' where the data hold nothing."""
+        return carried_columns(self.table)
+
+    @cached_property
+    def soft_label(self) -> np.ndarray:
+        """Share of people who chose the first reply, ``[P]``; NaN where the data do not say."""
+        named = "soft_label" in self.table.column_names
+        return np.array(self.table["soft_label"][:]) if named else np.full(len(self), np.nan)
+
+    @cached_property
+    def weight(self) -> np.ndarray:
+        """How many votes a comparison stands for, ``[P]``; 1 where the data do not say."""
+        return np.array(self.table["weight"][:]) if "weight" in self.table.column_names else np.ones(len(self))
+
     @property
     def prompt_ids(self) -> Sequence[list[int]]:
         return self.table["prompt_ids"][:]
@@ -48,22 +71,29 @@ class Candidates:
         return self.table["reply_ids"][:]
 
 
-def check_source(config: DatasetConfig) -> None:
-    """Whether the data are there at all.
+def check_source(config: Config, splits: Sequence[str], cache: ArtefactCache) -> Account | None:
+    """Read the data, once for all runs; the account of what became of their rows, where they are a table.
 
     Raises:
-        ConfigError: a missing wheel, folder or column, or an empty data set.
+        ConfigError: a missing wheel, file or column, a row that cannot be read, or a split without a row.
     """
-    if config.source == "chitchat":
+    if config.dataset.source == "chitchat":
         chitchat.location()
-    else:
-        tables.check(config)
+        return None
+    found = read_rows(config.dataset, cache)
+    for split in splits:
+        if not len(found.index[split]):
+            raise ConfigError(*nothing_left(config, split, found.account))
+    return found.account
 
 
-def select_prompts(config: Config, split: str, tokenizer: PreTrainedTokenizerBase) -> list[Prompt]:
-    """The split's prompts, in an order drawn with ``dataset.seed``; those too long for the model are left out.
+def select_prompts(
+    config: Config, split: str, tokenizer: PreTrainedTokenizerBase, rows: Rows | None
+) -> tuple[list[Prompt], dict[str, int]]:
+    """The split's prompts, in an order drawn with ``dataset.seed``, and how many were left out by reason.
 
-    With ``shift.visible=tag`` every prompt appears once per group, with the group's name in its text.
+    ``rows``: of a table of prompts; repeated ones count once. With ``shift.visible=tag`` every prompt appears once per
+    group, with the group's name in its text.
 
     Raises:
         ConfigError: no prompt is left.
@@ -72,23 +102,29 @@ def select_prompts(config: Config, split: str, tokenizer: PreTrainedTokenizerBas
     if dataset.source == "chitchat":
         found = chitchat.prompts(split, min_words=dataset.min_words, max_words=dataset.max_words)
     else:
-        found = tables.prompts(dataset, split)
+        assert rows is not None
+        asked_in = rows.table.select_columns("prompt").select(rows.index[split])["prompt"]
+        found = [Prompt(turns(cell)) for cell in asked_in]
+    repeated, found = len(found), list(dict.fromkeys(found))
     if not found:
         raise ConfigError("dataset.path" if dataset.path else "dataset.min_words", f"no prompt in the {split} split")
+    facts = {"repeated prompt": repeated - len(found)}
     if config.shift.visible == "tag":
         found = [_tagged(prompt, name) for prompt in found for name in config.shift.objectives]
     random.Random(dataset.seed).shuffle(found)
     room = config.model.max_length - dataset.sampling.max_new_tokens - 1
     wanted = getattr(dataset, f"{split}_prompts")
     fits: list[Prompt] = []
+    looked = 0
     for prompt in found:
         if len(fits) == wanted:
             break
+        looked += 1
         if len(prompt_ids(tokenizer, messages(prompt.turns), config.model.system_prompt)) <= room:
             fits.append(prompt)
     if not fits:
         raise ConfigError("model.max_length", f"{config.model.max_length} is shorter than every prompt and a reply")
-    return fits
+    return fits, facts | {TOO_LONG: looked - len(fits), NOT_NEEDED.format(split): len(found) - looked}
 
 
 def _tagged(prompt: Prompt, group: str) -> Prompt:
@@ -97,10 +133,15 @@ def _tagged(prompt: Prompt, group: str) -> Prompt:
 
 
 def sample_candidates(
-    config: Config, split: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, target: Path
+    config: Config,
+    split: str,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Rows | None,
+    target: Path,
 ) -> None:
-    """Sample ``dataset.samples`` replies to each prompt of a split and save the table in ``target``."""
-    prompts = select_prompts(config, split, tokenizer)
+    """Sample ``dataset.samples`` replies to each prompt of a split; save the table and its account in ``target``."""
+    prompts, facts = select_prompts(config, split, tokenizer, rows)
     ids = [prompt_ids(tokenizer, messages(prompt.turns), config.model.system_prompt) for prompt in prompts]
     replies = sample_replies(
         model,
@@ -112,38 +153,8 @@ def sample_candidates(
         progress=f"sampling {split} candidates",
     )
     _save(prompts, ids, [[decode(tokenizer, r) for r in row] for row in replies], replies, target)
-
-
-def given_candidates(config: Config, split: str, tokenizer: PreTrainedTokenizerBase, target: Path) -> int:
-    """Save people's comparisons as candidates (chosen first) in ``target``; returns how many were too long.
-
-    Raises:
-        ConfigError: nothing is left.
-    """
-    found = tables.comparisons(config.dataset, split)
-    random.Random(config.dataset.seed).shuffle(found)
-    prompts: list[Prompt] = []
-    ids: list[list[int]] = []
-    texts: list[list[str]] = []
-    replies: list[list[list[int]]] = []
-    dropped = 0
-    for row in found:
-        if len(prompts) == getattr(config.dataset, f"{split}_prompts"):
-            break
-        prompt = prompt_ids(tokenizer, messages(row.prompt.turns), config.model.system_prompt)
-        both = [reply_ids(tokenizer, said(row.chosen)), reply_ids(tokenizer, said(row.rejected))]
-        if len(prompt) + max(map(len, both)) > config.model.max_length:
-            dropped += 1
-            continue
-        prompts.append(row.prompt)
-        ids.append(prompt)
-        texts.append([said(row.chosen), said(row.rejected)])
-        replies.append(both)
-    if not prompts:
-        key = "model.max_length" if dropped else "dataset.path"
-        raise ConfigError(key, f"no comparison is left in the {split} split ({dropped} were too long)")
-    _save(prompts, ids, texts, replies, target)
-    return dropped
+    account = rows.account if rows else Account(sum(facts.values()) + len(prompts), {split: {"dropped": {}}})
+    save_account(account, split, len(prompts), facts, target)
 
 
 def _save(
@@ -165,14 +176,23 @@ def asked(table: Dataset) -> list[str]:
 
 
 def split_key(config: Config, split: str) -> dict:
-    """What the candidates of a split depend on, beside the model: the key of their artefact."""
+    """What the candidates of a split depend on, beside the model: the key of their artefact.
+
+    Raises:
+        ConfigError: the data are not there.
+    """
     dataset: DatasetConfig = config.dataset
-    keep = ("source", "path", "revision", "prompt_column", "seed")
-    key = {name: getattr(dataset, name) for name in keep}
-    key |= {"split": split, "prompts": getattr(dataset, f"{split}_prompts")}
+    key = {
+        "source": dataset.source,
+        "seed": dataset.seed,
+        "split": split,
+        "prompts": getattr(dataset, f"{split}_prompts"),
+    }
     key |= {"max_length": config.model.max_length, "system_prompt": config.model.system_prompt}
+    if dataset.source != "chitchat":
+        key |= {"rows": rows_key(dataset)}
     if dataset.source == "preferences":
-        return key | {"columns": [dataset.chosen_column, dataset.rejected_column]}
+        return key
     key |= {"samples": dataset.samples, "sampling": vars(dataset.sampling).copy()}
     if dataset.source == "chitchat":
         key |= {"words": [dataset.min_words, dataset.max_words]}

@@ -1,10 +1,16 @@
-"""Splits that no row can cross: by conversation, and by prompt text."""
+"""Splits that no row can cross: by conversation, by prompt, or by whatever a key stands for."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from robustalign.data.prompts import Turn
 
 SPLITS = ("train", "validation", "test")
+WHOLE = len(SPLITS)  # the code of rows that are cut into all three
 _TRAIN, _VALIDATION = 0.8, 0.1
 
 
@@ -13,12 +19,47 @@ def split_of(key: str) -> str:
 
     A pure function of the id, so adding conversations never moves the others.
     """
-    point = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") / 2**64
-    if point < _TRAIN:
-        return "train"
-    return "validation" if point < _TRAIN + _VALIDATION else "test"
+    return SPLITS[int(cut(np.array([hash_of(key)], dtype=np.uint64))[0])]
+
+
+def hash_of(key: str) -> int:
+    """A key as an integer in [0, 2^64)."""
+    return int.from_bytes(hashlib.sha256(key.encode(errors="surrogatepass")).digest()[:8], "big")
+
+
+def cut(hashes: np.ndarray) -> np.ndarray:
+    """The split's code of each hash ``[N]``: 0 train, 1 validation, 2 test."""
+    point = hashes.astype(np.float64) / 2**64
+    return (point >= _TRAIN).astype(np.int8) + (point >= _TRAIN + _VALIDATION)
 
 
 def text_key(text: str) -> str:
     """What makes two prompt texts the same: their words, without case or spacing."""
     return " ".join(text.lower().split())
+
+
+def prompt_key(turns: Sequence[Turn]) -> str:
+    """What makes two prompts the same: all their turns, each with its role; one turn of a user is its text."""
+    if len(turns) == 1:
+        return text_key(turns[0].content)
+    return "\n".join(f"{turn.role}: {text_key(turn.content)}" for turn in turns)
+
+
+def placed(codes: np.ndarray, hashes: np.ndarray, given: set[int]) -> np.ndarray:
+    """The split's code of each row ``[N]``: its own, or cut off where the data lack a split.
+
+    ``codes``: 0 to 2, or ``WHOLE``; ``given``: the splits that the data have. A validation or test split that they
+    lack is cut off the training rows, at the points of the hash where it lies when the whole is cut.
+    """
+    by_hash = cut(hashes)
+    lacking = np.array([code not in given for code in range(len(SPLITS))])
+    moves = (codes == WHOLE) | ((codes == 0) & lacking[by_hash])
+    return np.where(moves, by_hash, codes).astype(np.int8)
+
+
+def owners(codes: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """For each row ``[N]`` the first split in which a row of its key stands."""
+    _, group = np.unique(keys, return_inverse=True)
+    first = np.full(group.max(initial=-1) + 1, len(SPLITS), dtype=np.int8)
+    np.minimum.at(first, group, codes)
+    return first[group]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from robustalign.cache import ArtefactCache
 from robustalign.config import Config
 from robustalign.data.candidates import check_source
 from robustalign.errors import ConfigError
-from robustalign.pipeline.stages import device
+from robustalign.pipeline.stages import device, splits
 from robustalign.policies.load import check_path, quantization
 from robustalign.rewards import scorer_module
 from robustalign.training.objective import build_objective
@@ -30,7 +31,7 @@ def check_config(config: Config) -> None:
         _check_double_backward(config)
     for name, spec in config.reward.items():
         scorer_module(name, spec)
-    check_source(config.dataset)
+    check_source(config, splits(config), ArtefactCache(Path(config.paths.cache)))
     check_path(config.model.path, Path(config.paths.output))
     if device(config).type != "cuda" and config.model.quantization is not None:
         raise ConfigError("model.quantization", "needs a CUDA device; take model.quantization=null here")

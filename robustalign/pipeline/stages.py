@@ -23,7 +23,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from robustalign.cache import ArtefactCache
 from robustalign.config import HUMAN, Config
-from robustalign.data.candidates import Candidates, asked, given_candidates, sample_candidates, split_key
+from robustalign.data.candidates import Candidates, asked, sample_candidates, split_key
+from robustalign.data.given import given_candidates
+from robustalign.data.rows import Rows
+from robustalign.data.rows import rows as read_rows
 from robustalign.data.splits import SPLITS
 from robustalign.errors import ConfigError
 from robustalign.evaluation.metrics import METRICS, Cell
@@ -79,15 +82,21 @@ class Stages:
         model = self.new_model()
         return model.requires_grad_(False)
 
+    @cached_property
+    def rows(self) -> Rows:
+        """The rows of a table of prompts or comparisons, in splits."""
+        return read_rows(self.config.dataset, self.cache)
+
     def candidates_key(self, split: str) -> dict[str, Any]:
-        return {"version": 2, "model": self.model_key, **split_key(self.config, split)}
+        return {"version": 3, "model": self.model_key, **split_key(self.config, split)}
 
     def candidates_folder(self, split: str) -> Path:
         def build(target: Path) -> None:
             if self.config.dataset.source == "preferences":
-                given_candidates(self.config, split, self.tokenizer, target)
+                given_candidates(self.config, split, self.tokenizer, self.rows, target)
             else:
-                sample_candidates(self.config, split, self.reference, self.tokenizer, target)
+                rows = None if self.config.dataset.source == "chitchat" else self.rows
+                sample_candidates(self.config, split, self.reference, self.tokenizer, rows, target)
 
         return self.cache.get("candidates", self.candidates_key(split), build)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from datasets import Dataset, DatasetDict
 
+from robustalign.cache import ArtefactCache
 from robustalign.config import DatasetConfig
 from robustalign.data.prompts import Turn
-from robustalign.data.sources import tables
+from robustalign.data.rows import rows
 from robustalign.data.sources.cells import prompt_turns, reply_turns
 from robustalign.errors import ConfigError
 
@@ -78,6 +79,10 @@ def test_the_row_and_the_column_are_named(tmp_path) -> None:
     splits = {"train": fine, "validation": fine | {"prompt": ["e"]}, "test": part}
     DatasetDict({k: Dataset.from_dict(v) for k, v in splits.items()}).save_to_disk(tmp_path / "d")
     config = DatasetConfig(name="d", source="preferences", path=str(tmp_path / "d"))
-    assert [row.row for row in tables.comparisons(config, "train")] == ["train row 0"]
-    with pytest.raises(ConfigError, match=r"dataset\.chosen_column: test row 2 \(counted from 0\): is empty"):
-        tables.comparisons(config, "test")
+    message = r"dataset\.fields\.chosen: test row 3 \(counted from 1\) is empty.*; mend it, or .*dataset\.bad_rows=drop"
+    with pytest.raises(ConfigError, match=message):
+        rows(config, ArtefactCache(tmp_path))
+    config.bad_rows = "drop"
+    found = rows(config, ArtefactCache(tmp_path))
+    assert found.table["row"][:] == ["train row 1", "validation row 1", "test row 1", "test row 2"]
+    assert found.account.splits["test"]["dropped"] == {"unreadable chosen": 1}

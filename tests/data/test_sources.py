@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from datasets import Dataset, DatasetDict
 
+from robustalign.cache import ArtefactCache
 from robustalign.config import DatasetConfig
-from robustalign.data.prompts import Turn
-from robustalign.data.sources import chitchat, tables
+from robustalign.data.rows import key, rows
+from robustalign.data.sources import chitchat
 from robustalign.data.splits import SPLITS, split_of, text_key
 from robustalign.errors import ConfigError
 
@@ -35,7 +36,13 @@ def test_no_prompt_text_is_in_two_splits() -> None:
 
 
 def config(path, **changes) -> DatasetConfig:
-    return DatasetConfig(name="d", source="preferences", path=str(path), **changes)
+    return DatasetConfig(**{"name": "d", "source": "preferences", "path": str(path)} | changes)
+
+
+def read(config: DatasetConfig, cache) -> dict[str, list[dict]]:
+    """Every split's rows of the table."""
+    found = rows(config, ArtefactCache(cache))
+    return {split: [found.table[int(i)] for i in index] for split, index in found.index.items()}
 
 
 ROWS = {
@@ -47,19 +54,23 @@ ROWS = {
 
 def test_one_table_is_split_by_its_prompts(tmp_path) -> None:
     Dataset.from_dict(ROWS).save_to_disk(tmp_path / "d")
-    parts = {split: tables.comparisons(config(tmp_path / "d"), split) for split in SPLITS}
+    parts = read(config(tmp_path / "d"), tmp_path)
     assert sum(map(len, parts.values())) == 201
     assert 130 < len(parts["train"]) < 190
-    owners = [split for split, rows in parts.items() if any(row.prompt.text == "question 7" for row in rows)]
-    assert len(owners) == 1
-    assert sum(row.prompt.text == "question 7" for row in parts[owners[0]]) == 2
+    of_seven = {
+        split: sum(row["prompt"][0]["content"] == "question 7" for row in found) for split, found in parts.items()
+    }
+    assert sorted(of_seven.values()) == [0, 0, 2]
 
 
 def test_named_splits_are_kept_and_repeated_prompts_stay_in_the_first(tmp_path) -> None:
     part = lambda *texts: Dataset.from_dict({"prompt": list(texts)})  # noqa: E731
     DatasetDict(train=part("a b", "c"), validation=part("A  b", "d"), test=part("d", "e")).save_to_disk(tmp_path / "d")
-    found = {s: [p.text for p in tables.prompts(config(tmp_path / "d"), s)] for s in SPLITS}
-    assert found == {"train": ["a b", "c"], "validation": ["d"], "test": ["e"]}
+    found = rows(config(tmp_path / "d", source="prompts"), ArtefactCache(tmp_path))
+    texts = {s: [found.table[int(i)]["prompt"][0]["content"] for i in index] for s, index in found.index.items()}
+    assert texts == {"train": ["a b", "c"], "validation": ["d"], "test": ["e"]}
+    assert found.account.splits["validation"] == {"kept": 1, "dropped": {"prompt also in the train split": 1}}
+    assert found.account.splits["test"] == {"kept": 1, "dropped": {"prompt also in the validation split": 1}}
 
 
 def test_text_and_chat_forms_give_the_same_comparison(tmp_path) -> None:
@@ -70,16 +81,29 @@ def test_text_and_chat_forms_give_the_same_comparison(tmp_path) -> None:
     }
     text = {"prompt": ["tea?"], "chosen": ["yes"], "rejected": ["no"]}
     found = []
-    for name, rows in (("chat", chat), ("text", text)):
-        Dataset.from_dict(rows).save_to_disk(tmp_path / name)
-        found.append([row for split in SPLITS for row in tables.comparisons(config(tmp_path / name), split)])
-    assert found[0] == found[1]
-    row = found[0][0]
-    assert row.prompt.turns == (Turn("user", "tea?"),)
-    assert (row.chosen, row.rejected) == ((Turn("assistant", "yes"),), (Turn("assistant", "no"),))
+    for name, cells in (("chat", chat), ("text", text)):
+        Dataset.from_dict(cells).save_to_disk(tmp_path / name)
+        found.append([row for part in read(config(tmp_path / name), tmp_path).values() for row in part])
+    turns = [[row[name] for name in ("prompt", "chosen", "rejected")] for (row,) in found]
+    assert turns[0] == turns[1]
+    (row,) = found[0]
+    assert row["prompt"] == [{"role": "user", "content": "tea?"}]
+    assert (row["chosen"], row["rejected"]) == tuple([{"role": "assistant", "content": t}] for t in ("yes", "no"))
 
 
 def test_a_missing_column_is_named(tmp_path) -> None:
     Dataset.from_dict(ROWS).save_to_disk(tmp_path / "d")
-    with pytest.raises(ConfigError, match=r"dataset\.chosen_column: .* has no column 'best'; it has: prompt, chosen"):
-        tables.check(config(tmp_path / "d", chosen_column="best"))
+    with pytest.raises(ConfigError, match=r"dataset\.fields\.chosen: .* has no column 'best'; it has: prompt, chosen"):
+        rows(config(tmp_path / "d", fields={"chosen": "best"}), ArtefactCache(tmp_path))
+
+
+def test_an_edit_is_seen_and_a_copy_is_the_same(tmp_path) -> None:
+    """The key is what the files hold, not where they are."""
+    row = '{"prompt": "a", "chosen": "b", "rejected": "c"}\n'
+    for name, text in (("one", row), ("two", row), ("three", row.replace("b", "d"))):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "data.jsonl").write_text(text)
+    one, two, three = (key(config(tmp_path / name / "data.jsonl")) for name in ("one", "two", "three"))
+    assert one == two != three
+    (tmp_path / "one" / "data.jsonl").write_text(row.replace("b", "d"))
+    assert key(config(tmp_path / "one" / "data.jsonl")) == three

@@ -1,0 +1,328 @@
+"""Any file that people have, as rows: the one place that opens data.
+
+A *part* is a split as the data name it (``train_prefs``), or all rows where they name none. Rows are dictionaries,
+read one at a time, so a file of any size fits into memory.
+"""
+
+from __future__ import annotations
+
+import csv
+import glob
+import gzip
+import hashlib
+import io
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
+
+from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
+
+from robustalign.errors import ConfigError
+
+SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow")
+_PEEK = 100  # rows that are looked at for the names of columns
+_SPLIT_IN_NAME = re.compile(r"(?:^|[^a-z])(train|validation|valid|val|dev|test)(?![a-z])", re.IGNORECASE)
+csv.field_size_limit(sys.maxsize)
+
+
+class BadRow(Exception):
+    """A row that cannot be read as the config says. ``key``: of the config; ``problem``: what is wrong and the fix."""
+
+    def __init__(self, key: str, problem: str) -> None:
+        super().__init__(f"{key}: {problem}")
+        self.key, self.problem = key, problem
+
+
+Row = Mapping[str, Any]
+Rows = Iterator["Row | BadRow"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows of one split. ``split``: the data's own name of it, or ''; ``file``: where they stand, for messages;
+    ``files``: whose content decides what is read, none for a hub (then ``version`` says it)."""
+
+    split: str
+    file: str
+    read: Callable[[], Rows]
+    files: tuple[Path, ...] = ()
+    version: str = ""
+    names: tuple[str, ...] = ()
+
+    def columns(self) -> list[str]:
+        """Names of the columns; of a format without a header those of the first rows."""
+        if self.names:
+            return list(self.names)
+        found: dict[str, None] = {}
+        for _, row in zip(range(_PEEK), self.read(), strict=False):
+            if not isinstance(row, BadRow):
+                found |= dict.fromkeys(row)
+        return list(found)
+
+
+def parts(
+    path: Any, *, key: str = "dataset.path", subset: str | None = None, folder: str | None = None, revision=None
+) -> list[Part]:
+    """What a path holds, in order.
+
+    Args:
+        path: a hub id, a folder of ``save_to_disk`` or of files, a file, a glob, a list of these, or a mapping
+            from the names of splits to these.
+        key: of the config, for errors.
+        subset: a hub's configuration.
+        folder: a hub's ``data_dir``, or a folder below a local one.
+        revision: a hub's.
+
+    Raises:
+        ConfigError: there is nothing, or it is of no known kind.
+    """
+    if isinstance(path, Mapping):
+        found = [_renamed(part, str(split)) for split, one in path.items() for part in parts(one, key=f"{key}.{split}")]
+    elif isinstance(path, Sequence) and not isinstance(path, str):
+        found = [part for one in path for part in parts(one, key=key)]
+    elif not path:
+        raise ConfigError(key, "is empty; give a hub id, a file, a glob of files, or a folder of Dataset.save_to_disk")
+    elif is_local(str(path)):
+        found = _local(Path(str(path)).expanduser(), folder, key)
+    else:
+        found = _hub(str(path), subset, folder, revision, key)
+    if not found:
+        raise ConfigError(key, f"{path!r} holds no file of {', '.join(SUFFIXES)}")
+    return found
+
+
+def is_local(path: str) -> bool:
+    """Whether a path means this machine: it is there, or it is spelt as no hub id can be."""
+    plain = re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", path)
+    return plain is None or Path(path).expanduser().exists() or _suffix(Path(path)) is not None
+
+
+def content(found: Sequence[Part]) -> str:
+    """20 hex digits that stand for the bytes that would be read, whatever their folder is called."""
+    state = hashlib.sha256()
+    for part in found:
+        state.update(f"{part.split}\0{part.version}\0{len(part.files)}\0".encode())
+        for file in part.files:
+            state.update(file_hash(file).encode())
+    return state.hexdigest()[:20]
+
+
+_hashes: dict[tuple[str, int, int, int], str] = {}
+
+
+def file_hash(file: Path) -> str:
+    """Sha256 of a file; read again only if its size, inode or time of change differs."""
+    facts = file.stat()
+    at = (str(file), facts.st_size, facts.st_mtime_ns, facts.st_ino)
+    if at not in _hashes:
+        with open(file, "rb") as stream:
+            _hashes[at] = hashlib.file_digest(stream, "sha256").hexdigest()
+    return _hashes[at]
+
+
+# ---------------------------------------------------------------- places
+
+
+def _renamed(part: Part, split: str) -> Part:
+    return Part(split, part.file, part.read, part.files, part.version, part.names)
+
+
+def _local(path: Path, folder: str | None, key: str) -> list[Part]:
+    path = path / folder if folder else path
+    if path.is_dir():
+        return _folder(path, key)
+    if path.is_file():
+        return [_file(path, "", key)]
+    matches = [Path(name) for name in sorted(glob.glob(str(path), recursive=True)) if Path(name).is_file()]
+    if not matches:
+        kind = "file matches" if glob.has_magic(str(path)) else "file or folder is at"
+        raise ConfigError(key, f"no {kind} {str(path)!r} (looked in {Path.cwd()})")
+    return [_file(match, _split_in(match.name), key) for match in matches]
+
+
+def _folder(path: Path, key: str) -> list[Part]:
+    if (path / "dataset_dict.json").is_file():
+        names = json.loads((path / "dataset_dict.json").read_text())["splits"]
+        return [_saved(path / name, name, key) for name in names]
+    if (path / "state.json").is_file():
+        return [_saved(path, "", key)]
+    files = sorted(file for file in path.rglob("*") if file.is_file() and _suffix(file) is not None)
+    return [_file(file, _split_in(file.name), key) for file in files]
+
+
+def _split_in(name: str) -> str:
+    found = _SPLIT_IN_NAME.search(name)
+    return found[1].lower() if found else ""
+
+
+def _saved(folder: Path, split: str, key: str) -> Part:
+    try:
+        data = load_from_disk(str(folder))
+        files = tuple(
+            folder / entry["filename"] for entry in json.loads((folder / "state.json").read_text())["_data_files"]
+        )
+    except Exception as error:
+        raise ConfigError(key, f"cannot load {str(folder)!r}: {_first_line(error)}") from error
+    assert isinstance(data, Dataset)
+    return Part(split, str(folder), partial(_arrow_rows, data), files, names=tuple(data.column_names))
+
+
+def _hub(path: str, subset: str | None, folder: str | None, revision: str | None, key: str) -> list[Part]:
+    try:
+        data = load_dataset(path, name=subset, data_dir=folder, revision=revision)
+    except Exception as error:
+        problem = f"{path!r} is no file or folder here, and cannot be loaded from the hub: {_first_line(error)}"
+        raise ConfigError(key, problem) from error
+    splits = data.items() if isinstance(data, DatasetDict) else [("", data)]
+    return [
+        Part(
+            str(name),
+            f"{path} {name}".strip(),
+            partial(_arrow_rows, rows),
+            (),
+            rows._fingerprint,
+            tuple(rows.column_names),
+        )
+        for name, rows in splits
+    ]
+
+
+# ---------------------------------------------------------------- kinds of files
+
+
+def _suffix(file: Path) -> str | None:
+    name = file.name.lower().removesuffix(".gz")
+    return next((suffix for suffix in SUFFIXES if name.endswith(suffix)), None)
+
+
+def _file(file: Path, split: str, key: str) -> Part:
+    suffix = _suffix(file)
+    readers: dict[str, Callable[[Path], Rows]] = {
+        ".jsonl": _json_lines,
+        ".json": _json_values,
+        ".csv": partial(_separated, ","),
+        ".tsv": partial(_separated, "\t"),
+        ".parquet": _parquet_rows,
+        ".arrow": _arrow_file,
+    }
+    if suffix is None:
+        raise ConfigError(key, f"{str(file)!r} is of no known kind ({', '.join(SUFFIXES)}, also .gz)")
+    return Part(split, str(file), partial(_guarded, readers[suffix], file, key), (file,))
+
+
+def _guarded(reader: Callable[[Path], Rows], file: Path, key: str) -> Rows:
+    """A reader's rows; what is wrong with the file as a whole becomes one line with the row that it happened at."""
+    number = 0
+    try:
+        for row in reader(file):
+            number += 1
+            yield row
+    except UnicodeDecodeError as error:
+        byte = error.object[error.start]
+        raise ConfigError(
+            key,
+            f"{file.name} row {number + 1} or one soon after it is not UTF-8 (byte 0x{byte:02x}); "
+            f"convert the file: iconv -f latin1 -t utf-8",
+        ) from error
+    except (csv.Error, json.JSONDecodeError, OSError, EOFError, ValueError) as error:
+        raise ConfigError(key, f"{file.name} row {number + 1}: {_first_line(error)}") from error
+
+
+def _text(file: Path) -> IO[str]:
+    if file.suffix.lower() == ".gz":
+        return io.TextIOWrapper(gzip.open(file, "rb"), encoding="utf-8-sig", newline="")
+    return open(file, encoding="utf-8-sig", newline="")
+
+
+def _json_lines(file: Path) -> Rows:
+    with _text(file) as stream:
+        for line in stream:
+            if line.strip():
+                yield _object(line)
+
+
+def _object(line: str) -> Row | BadRow:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        return BadRow("dataset.path", f"is no JSON ({error.msg} at character {error.pos + 1})")
+    if not isinstance(row, dict):
+        return BadRow("dataset.path", f"is {type(row).__name__}, not an object with named fields")
+    return row
+
+
+def _json_values(file: Path) -> Rows:
+    """The objects of an array, or objects one after another, without holding them all."""
+    decoder, buffer, position = json.JSONDecoder(), "", 0
+    with _text(file) as stream:
+        more = True
+        while True:
+            while position < len(buffer) and buffer[position] in " \t\r\n,[":
+                position += 1
+            if position == len(buffer) or buffer[position] == "]":
+                if not more:
+                    return
+                buffer, position = buffer[position + 1 :], 0
+            else:
+                try:
+                    row, position = decoder.raw_decode(buffer, position)
+                except json.JSONDecodeError:
+                    if not more:
+                        raise
+                    buffer, position = buffer[position:], 0
+                else:
+                    if not isinstance(row, dict):
+                        raise ValueError(f"holds {type(row).__name__} where an object with named fields is expected")
+                    yield row
+                    continue
+            block = stream.read(1 << 20)
+            more, buffer = bool(block), buffer + block
+
+
+def _separated(separator: str, file: Path) -> Rows:
+    with _text(file) as stream:
+        rows = csv.reader(stream, delimiter=separator, strict=True)
+        header = next(rows, [])
+        repeated = sorted({name for name in header if header.count(name) > 1})
+        if repeated:
+            raise ValueError(f"the header names {', '.join(map(repr, repeated))} twice")
+        for cells in rows:
+            if not cells:
+                continue
+            if len(cells) == len(header):
+                yield dict(zip(header, cells, strict=True))
+            else:
+                yield BadRow("dataset.path", f"has {len(cells)} cells where the header has {len(header)}")
+
+
+def _parquet_rows(file: Path) -> Rows:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    source = pa.BufferReader(gzip.decompress(file.read_bytes())) if file.suffix.lower() == ".gz" else file
+    with pq.ParquetFile(source) as table:
+        for batch in table.iter_batches(batch_size=1024):
+            yield from batch.to_pylist()
+
+
+def _arrow_file(file: Path) -> Rows:
+    return _arrow_rows(Dataset.from_file(str(file)))
+
+
+def _arrow_rows(data: Dataset) -> Rows:
+    for table in data.with_format("arrow").iter(batch_size=1024):
+        yield from table.to_pylist()
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def first(rows: Iterable[Row | BadRow]) -> Row | None:
+    """The first row that can be read."""
+    return next((row for row in rows if not isinstance(row, BadRow)), None)

@@ -1,0 +1,29 @@
+"""``pairs``: a prompt, the reply that people preferred, and the other; each text or chat messages.
+
+Messages of a reply may repeat the prompt's turns first (UltraFeedback-binarized).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from robustalign.config import DatasetConfig
+from robustalign.data.files import Row
+from robustalign.data.formats import Fields
+from robustalign.data.formats.found import Dropped, Found, both_replies, comparison, turns
+from robustalign.data.sources import cells
+
+REQUIRED = ("prompt", "chosen", "rejected")
+OPTIONAL = ()
+
+
+def read(row: Row, fields: Fields, config: DatasetConfig) -> Iterator[Found]:
+    """One comparison.
+
+    Raises:
+        BadRow: a cell holds nothing, or is neither text nor messages.
+    """
+    prompt = turns("dataset.fields.prompt", cells.prompt_turns, fields.value("prompt", row))
+    names = ("chosen", "rejected")
+    found = both_replies(prompt, [fields.value(n, row) for n in names], [f"dataset.fields.{n}" for n in names])
+    yield found if isinstance(found, Dropped) else comparison(*found), row

@@ -1,0 +1,152 @@
+"""People's comparisons as candidates: two replies a prompt, the chosen one first, tokenised in batches."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset, Features, List, Value, concatenate_datasets
+from transformers import PreTrainedTokenizerBase
+
+from robustalign.config import Config
+from robustalign.data.prompts import Turn, said
+from robustalign.data.reading import Account
+from robustalign.data.rows import COLUMN, Rows
+from robustalign.errors import ConfigError
+from robustalign.policies.encode import prompt_ids, reply_ids
+
+ACCOUNT = "account.json"  # in the folder of candidates: what became of the split's rows
+TOO_LONG, NOT_NEEDED = "too long", "beyond dataset.{}_prompts"
+_MESSAGES = List({"role": Value("string"), "content": Value("string")})
+_IDS = List(Value("int32"))
+
+
+def given_candidates(config: Config, split: str, tokenizer: PreTrainedTokenizerBase, rows: Rows, target: Path) -> None:
+    """Save a split's comparisons in ``target``, in an order drawn with ``dataset.seed``, and their account.
+
+    Rows longer than ``model.max_length`` are left out and counted; no more are tokenised than are wanted.
+
+    Raises:
+        ConfigError: nothing is left.
+    """
+    index = rows.index[split].tolist()
+    random.Random(config.dataset.seed).shuffle(index)
+    wanted = getattr(config.dataset, f"{split}_prompts")
+    scratch = target / "scratch"
+    scratch.mkdir()
+    pieces: list[Dataset] = []
+    looked = kept = 0
+    while looked < len(index) and (wanted is None or kept < wanted):
+        end = None if wanted is None else looked + max(256, (wanted - kept) * 11 // 10)
+        piece = _tokenised(config, tokenizer, rows.table, index[looked:end], scratch / f"{len(pieces)}.arrow")
+        if wanted is not None and kept + len(piece) >= wanted:
+            piece = piece.select(range(wanted - kept))
+            looked += piece[-1]["place"] + 1
+        else:
+            looked = len(index) if end is None else min(end, len(index))
+        pieces.append(piece)
+        kept += len(piece)
+    facts = {TOO_LONG: looked - kept, NOT_NEEDED.format(split): len(index) - looked}
+    if not kept:
+        raise ConfigError(*nothing_left(config, split, rows.account, facts[TOO_LONG]))
+    table = concatenate_datasets(pieces).remove_columns("place")
+    table.save_to_disk(target, max_shard_size="1GB")
+    del table, pieces, piece
+    shutil.rmtree(scratch)
+    save_account(rows.account, split, kept, facts, target)
+
+
+def nothing_left(config: Config, split: str, account: Account, too_long: int = 0) -> tuple[str, str]:
+    """The key and the problem of a split without a row."""
+    if too_long:
+        problem = f"{config.model.max_length} is too short: all {too_long} comparisons of the {split} split are longer"
+        return "model.max_length", problem
+    reasons = account.splits[split]["dropped"] or account.splits["train"]["dropped"]
+    told = ", ".join(f"{count} {reason}" + _first(account, reason) for reason, count in reasons.items())
+    if told:
+        return "dataset.splits" if "also in" in told else "dataset.path", f"no row is left in the {split} split: {told}"
+    return "dataset.splits", (
+        f"no row is left in the {split} split: {account.read} rows are too few or have too few prompts to cut one off; "
+        f"name it (dataset.splits.{split}), give more rows, or choose another dataset.split_by"
+    )
+
+
+def _first(account: Account, reason: str) -> str:
+    return f" (first: {account.first[reason]})" if reason in account.first else ""
+
+
+def save_account(account: Account, split: str, kept: int, facts: Mapping[str, int], target: Path) -> None:
+    """Write what became of a split's rows: ``read`` (of all splits), ``kept``, ``dropped``, ``first``."""
+    dropped = {reason: count for reason, count in {**account.splits[split]["dropped"], **facts}.items() if count}
+    told = {"read": account.read, "kept": kept, "dropped": dropped, "unused": account.unused}
+    told["first"] = {reason: account.first[reason] for reason in dropped if reason in account.first}
+    (target / ACCOUNT).write_text(json.dumps(told, indent=1) + "\n")
+
+
+def _tokenised(
+    config: Config, tokenizer: PreTrainedTokenizerBase, table: Dataset, index: list[int], file: Path
+) -> Dataset:
+    """The rows that fit, with their ``place`` in ``index``."""
+    columns = [name for name in table.column_names if name.startswith(COLUMN)]
+    features = Features(
+        turns=_MESSAGES,
+        group=Value("string"),
+        prompt_ids=_IDS,
+        replies=List(Value("string")),
+        reply_ids=List(_IDS),
+        soft_label=Value("float64"),
+        weight=Value("float64"),
+        row=Value("string"),
+        place=Value("int64"),
+        **{name: Value("string") for name in columns},
+    )
+    model, processes = config.model, config.dataset.num_proc
+    return table.select(index).map(
+        partial(_encode, tokenizer=tokenizer, system=model.system_prompt, longest=model.max_length),
+        with_indices=True,
+        batched=True,
+        batch_size=256,
+        num_proc=processes if processes > 1 else None,
+        remove_columns=[name for name in table.column_names if name not in features],
+        features=features,
+        cache_file_name=str(file),
+        load_from_cache_file=False,
+        new_fingerprint=file.stem,
+        desc="tokenising",
+    )
+
+
+def _encode(
+    batch: Mapping[str, list],
+    places: list[int],
+    *,
+    tokenizer: PreTrainedTokenizerBase,
+    system: str | None,
+    longest: int,
+) -> dict[str, list]:
+    found: dict[str, list] = {name: [] for name in ("turns", "group", "prompt_ids", "replies", "reply_ids", "place")}
+    carried = [name for name in batch if name.startswith(COLUMN) or name in ("soft_label", "weight", "row")]
+    found |= {name: [] for name in carried}
+    for i, place in enumerate(places):
+        ids = prompt_ids(tokenizer, batch["prompt"][i], system)
+        texts = [said([Turn(**turn) for turn in batch[name][i]]) for name in ("chosen", "rejected")]
+        both = [reply_ids(tokenizer, text) for text in texts]
+        if len(ids) + max(map(len, both)) > longest:
+            continue
+        row: dict[str, Any] = {"turns": batch["prompt"][i], "group": "", "prompt_ids": ids, "replies": texts}
+        row |= {"reply_ids": both, "place": place} | {name: batch[name][i] for name in carried}
+        for name, value in row.items():
+            found[name].append(value)
+    return found
+
+
+def carried_columns(table: Dataset) -> dict[str, np.ndarray]:
+    """Name -> text of each row ``[P]``, '' where the data hold nothing."""
+    names = [name for name in table.column_names if name.startswith(COLUMN)]
+    return {name.removeprefix(COLUMN): np.array(table[name][:], dtype=object).astype(str) for name in names}

@@ -1,0 +1,100 @@
+"""Which split of ours is which of the data's own: by their names, or by a column that holds them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from robustalign.config import DatasetConfig
+from robustalign.data.fields import Field, as_text, compile_field
+from robustalign.data.splits import SPLITS, WHOLE
+from robustalign.errors import ConfigError, choices
+
+ALIASES = {"val": "validation", "valid": "validation", "dev": "validation"}
+
+
+class NamedSplits:
+    """Which split of ours a row belongs to, by the data's own names.
+
+    Raises:
+        ConfigError: nobody can tell which split is which.
+    """
+
+    def __init__(self, config: DatasetConfig, names: Sequence[str]) -> None:
+        self.names = list(dict.fromkeys(names))
+        named = dict(config.splits)
+        self.column: Field | None = None
+        if "column" in named:
+            self.column = compile_field(named.pop("column"), "dataset.splits.column")
+        for split in named:
+            if split not in SPLITS:
+                raise ConfigError(f"dataset.splits.{split}", f"unknown key; there are: {choices((*SPLITS, 'column'))}")
+        self.explicit = bool(named)
+        self.codes: dict[str, int] = {}
+        for split, listed in named.items():
+            for name in listed if isinstance(listed, list) else [listed]:
+                self.codes[str(name)] = SPLITS.index(split)
+        if self.explicit and 0 not in self.codes.values():
+            raise ConfigError("dataset.splits.train", "is missing; name the data's split to train on")
+        if not self.explicit:
+            self.codes = self._guessed()
+        elif self.column is None:
+            self._check(self.names)
+        self.seen: Counter[str] = Counter()
+
+    def _guessed(self) -> dict[str, int]:
+        names = {name: SPLITS.index(ours) for name in self.names if (ours := ALIASES.get(name, name)) in SPLITS}
+        if self.column is not None:
+            return {
+                name: SPLITS.index(ours) for name, ours in {**dict(zip(SPLITS, SPLITS, strict=True)), **ALIASES}.items()
+            }
+        if len(self.names) == 1:
+            return {self.names[0]: WHOLE}
+        if 0 not in names.values():
+            told = ", ".join(name or "without a name" for name in self.names)
+            raise ConfigError(
+                "dataset.splits",
+                f"the data have the splits {told}; say which is which: dataset.splits={{train: [...], test: [...]}}",
+            )
+        return names
+
+    def _check(self, there: Sequence[str]) -> None:
+        for name, code in self.codes.items():
+            if name not in there:
+                raise ConfigError(
+                    f"dataset.splits.{SPLITS[code]}",
+                    f"the data have no split {name!r}; they have: {choices(n or 'one without a name' for n in there)}",
+                )
+
+    @property
+    def fields(self) -> list[Field]:
+        return [self.column] if self.column else []
+
+    def uses(self, name: str) -> bool:
+        """Whether rows of a part of that name are read."""
+        return self.column is not None or name in self.codes
+
+    def code(self, row: Mapping[str, Any]) -> int | None:
+        """The code of a row's split; None where it belongs to none."""
+        name = as_text(self.column(row)) if self.column else row["_split"]
+        self.seen[name] += 1
+        return self.codes.get(name)
+
+    def given(self) -> set[int]:
+        """The codes of the splits that the data have.
+
+        Raises:
+            ConfigError: ``dataset.splits`` names a value that no row holds.
+        """
+        if self.explicit and self.column is not None:
+            self._check(list(self.seen))
+        return {code for name, code in self.codes.items() if name in self.seen or self.column is None} - {WHOLE}
+
+    def unused(self) -> list[str]:
+        """Names of the data that no split of ours has."""
+        return (
+            sorted({*self.names, *self.seen} - set(self.codes))
+            if self.column is None
+            else sorted(set(self.seen) - set(self.codes))
+        )

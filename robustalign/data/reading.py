@@ -1,0 +1,186 @@
+"""One pass over the data: every row to comparisons, each with its split, and an account of what was dropped."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from robustalign.config import DatasetConfig
+from robustalign.data import formats, reshape
+from robustalign.data.fields import as_text, compile_field
+from robustalign.data.files import BadRow, Part, parts
+from robustalign.data.formats.found import Dropped
+from robustalign.data.named_splits import NamedSplits
+from robustalign.data.prompts import Comparison, said
+from robustalign.data.splits import SPLITS, WHOLE, hash_of, owners, placed, prompt_key
+from robustalign.errors import ConfigError, choices
+
+
+@dataclass
+class Account:
+    """What became of the rows. ``splits``: our split -> ``kept`` and ``dropped`` by reason; ``first``: reason -> the
+    first row that it befell; ``unused``: splits of the data that no split of ours names."""
+
+    read: int = 0
+    splits: dict[str, dict[str, Any]] = field(default_factory=dict)
+    first: dict[str, str] = field(default_factory=dict)
+    unused: list[str] = field(default_factory=list)
+
+
+def data_parts(config: DatasetConfig) -> list[Part]:
+    """What ``dataset.path`` holds.
+
+    Raises:
+        ConfigError: there is nothing.
+    """
+    return parts(config.path, subset=config.subset, folder=config.data_dir, revision=config.revision)
+
+
+class Reading:
+    """One pass over the data. ``bad`` is told of every row that cannot be read, where it is not to be an error."""
+
+    def __init__(self, config: DatasetConfig, bad: Callable[[str, BadRow], None] | None = None) -> None:
+        self.config, self.bad = config, bad
+        self.parts = data_parts(config)
+        self.format = formats.load("prompts" if config.source == "prompts" else config.format)
+        self.fields = formats.fields("prompts" if config.source == "prompts" else config.format, config.fields)
+        self.columns = {name: compile_field(spec, f"dataset.columns.{name}") for name, spec in config.columns.items()}
+        self.side = reshape.join_parts(config)
+        self.steps = reshape.steps(config, self.side)
+        self.splits = NamedSplits(config, [part.split for part in self.parts])
+        if config.split_by not in ("prompt", "replies", *config.columns):
+            raise ConfigError(
+                "dataset.split_by",
+                f"{config.split_by!r} is not prompt, replies or a column ({choices(config.columns)})",
+            )
+        self._check_columns()
+        self.read = 0
+        self.first: dict[str, str] = {}
+        self.dropped: Counter[tuple[int, int, str]] = Counter()  # split's code, hash of the prompt, reason
+        self.codes: list[int] = []
+        self.hashes: list[tuple[int, ...]] = []
+
+    def _check_columns(self) -> None:
+        """Refuse a field whose column is not there.
+
+        Raises:
+            ConfigError: with the columns that are.
+        """
+        read = [*self.fields.all(), *self.columns.values(), *self.splits.fields]
+        made = reshape.made(self.config) | {"reply", "other", "vote", "votes_of"}
+        for part in self.parts:
+            names = part.columns()
+            if not names:
+                if not any(True for _ in part.read()):
+                    continue
+                return
+            for column, path in ((one, path) for one in read for path in one.paths):
+                head = path.split(".")[0]
+                if head not in made and not any(path == name or path.startswith(f"{name}.") for name in names):
+                    raise ConfigError(column.key, f"{part.file} has no column {head!r}; it has: {', '.join(names)}")
+            return
+
+    def located(self) -> Iterator[tuple[str, Any]]:
+        """Every row of every part that is used, with where it stands, after all steps."""
+
+        def rows() -> Iterator[reshape.Located]:
+            for part in self.parts:
+                if not self.splits.uses(part.split):
+                    continue
+                name = f"{Path(part.file).name}{' ' + part.split if part.split and not part.files else ''}"
+                for number, row in enumerate(part.read(), 1):
+                    self.read += 1
+                    where = f"{name} row {number}"
+                    yield where, row if isinstance(row, BadRow) else {**row, "_file": part.file, "_split": part.split}
+
+        found: Iterator[reshape.Located] = rows()
+        for step in self.steps:
+            found = step(found)
+        return found
+
+    def comparisons(self) -> Iterator[Comparison]:
+        """Every comparison, as it will be written; what is dropped is counted.
+
+        Raises:
+            ConfigError: a row that cannot be read, unless ``dataset.bad_rows=drop``.
+        """
+        for where, row in self.located():
+            code: int | None = WHOLE
+            try:
+                if isinstance(row, BadRow):
+                    raise row
+                code = self.splits.code(row)
+                if code is None:
+                    self._drop(0, 0, "split that is not used", where)
+                    continue
+                for found, source in self.format.read(row, self.fields, self.config):
+                    if isinstance(found, Dropped):
+                        self._drop(code, hash_of(prompt_key(found.prompt)) if found.prompt else 0, found.reason, where)
+                        continue
+                    columns = {name: as_text(column(source)) for name, column in self.columns.items()}
+                    self.codes.append(code)
+                    self.hashes.append(self._hashes(found, columns))
+                    yield replace(found, columns=columns, row=where)
+            except BadRow as error:
+                if self.bad is not None:
+                    self.bad(where, error)
+                elif self.config.bad_rows == "refuse":
+                    fix = "mend it, or leave such rows out: dataset.bad_rows=drop"
+                    raise ConfigError(error.key, f"{where} (counted from 1) {error.problem}; {fix}") from error
+                reason = f"unreadable {error.key.removeprefix('dataset.').removeprefix('fields.')}"
+                self._drop(code or 0, 0, reason, f"{where} {error.problem}")
+
+    def _hashes(self, found: Comparison, columns: Mapping[str, str]) -> tuple[int, ...]:
+        by = self.config.split_by
+        if by == "replies":
+            return tuple(hash_of(" ".join(said(reply).lower().split())) for reply in (found.chosen, found.rejected))
+        return (hash_of(prompt_key(found.prompt.turns) if by == "prompt" else columns[by]),)
+
+    def _drop(self, code: int, hashed: int, reason: str, where: str) -> None:
+        self.dropped[code, hashed, reason] += 1
+        self.first.setdefault(reason, where)
+
+    def place(self) -> tuple[np.ndarray, Account]:
+        """The split's code of every comparison written (-1: of none), and the account.
+
+        Raises:
+            ConfigError: there are no rows at all, or a split that ``dataset.splits`` names is not in the data.
+        """
+        if not self.read:
+            raise ConfigError("dataset.path", f"{self.config.path} is empty")
+        given = self.splits.given()
+        account = Account(
+            self.read, {name: {"kept": 0, "dropped": {}} for name in SPLITS}, self.first, self.splits.unused()
+        )
+        for (code, hashed, reason), count in self.dropped.items():
+            split = placed(np.array([code]), np.array([hashed], dtype=np.uint64), given)[0]
+            into = account.splits[SPLITS[int(split)]]["dropped"]
+            into[reason] = into.get(reason, 0) + count
+        codes = np.array(self.codes, dtype=np.int8)
+        keys = np.array(self.hashes, dtype=np.uint64).reshape(len(codes), -1)
+        split = self._assign(codes, keys, given, account)
+        for code, name in enumerate(SPLITS):
+            account.splits[name]["kept"] = int((split == code).sum())
+        return split, account
+
+    def _assign(self, codes: np.ndarray, keys: np.ndarray, given: set[int], account: Account) -> np.ndarray:
+        """Where rows go; those whose key stands in an earlier split too are dropped and counted."""
+        if not len(codes):
+            return codes
+        sides = np.stack([placed(codes, column, given) for column in keys.T])
+        flat = owners(sides.T.ravel(), keys.ravel()).reshape(keys.shape).T
+        split = np.where((sides == sides[0]).all(0), sides[0], -1)
+        crossing = int((split == -1).sum())
+        if crossing:
+            account.splits["train"]["dropped"]["replies of two splits"] = crossing
+        lost = (split >= 0) & (flat.min(0) != split)
+        what = self.config.split_by if self.config.split_by != "replies" else "reply"
+        for code, owner in {(int(a), int(b)) for a, b in zip(split[lost], flat.min(0)[lost], strict=True)}:
+            count = int((lost & (split == code) & (flat.min(0) == owner)).sum())
+            account.splits[SPLITS[code]]["dropped"][f"{what} also in the {SPLITS[owner]} split"] = count
+        return np.where(lost, -1, split).astype(np.int8)

@@ -1,0 +1,254 @@
+"""Rows into other rows, before a format reads them: side tables, threads of messages, rows that belong together.
+
+``dataset.join``     ``{survey: {path: survey.jsonl, key: user_id, on: user_id}}``: the row of a side table by name.
+``dataset.thread``   rows are messages that answer one another: ``thread`` holds what was said before each.
+``dataset.turns``    a row is a conversation with several replies a turn: it becomes a row a turn.
+``dataset.gather``   rows that share a value become one row, whose ``rows`` are they all.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from robustalign.config import DatasetConfig
+from robustalign.data.fields import Field, as_text, compile_field, get
+from robustalign.data.files import BadRow, Part, Row, is_local, parts
+from robustalign.errors import ConfigError, choices
+
+Located = tuple[str, "Row | BadRow"]  # where a row stands ('data.csv row 7'), and the row
+Step = Callable[[Iterable[Located]], Iterator[Located]]
+
+
+# ---------------------------------------------------------------- side tables
+
+
+def join_parts(config: DatasetConfig) -> dict[str, list[Part]]:
+    """The side tables by name. A relative path is looked for beside the data first.
+
+    Raises:
+        ConfigError: one is not there, or lacks a key.
+    """
+    found = {}
+    for name, spec in config.join.items():
+        key = f"dataset.join.{name}"
+        spec = _options(spec, key, ("path", "key", "on", "subset", "split"), required=("path", "key"))
+        beside = _beside(config.path, str(spec["path"]))
+        found[name] = parts(beside, key=f"{key}.path", subset=spec.get("subset"), revision=config.revision)
+        if wanted := spec.get("split"):
+            found[name] = [part for part in found[name] if part.split == wanted]
+    return found
+
+
+def joiner(name: str, spec: Mapping[str, Any], side: Sequence[Part]) -> Step:
+    """Rows with the row of a side table under ``name`` (None where it has none).
+
+    Raises:
+        ConfigError: the side table has no such column, or one value twice.
+    """
+    key, on = f"dataset.join.{name}", str(spec.get("on") or spec["key"])
+    mine = compile_field(spec["key"], f"{key}.key")
+    table: dict[str, Row] = {}
+    for part in side:
+        if on.split(".")[0] not in part.columns():
+            raise ConfigError(f"{key}.on", f"{part.file} has no column {on!r}; it has: {choices(part.columns())}")
+        for number, row in enumerate(part.read(), 1):
+            if isinstance(row, BadRow):
+                raise ConfigError(f"{key}.path", f"{part.file} row {number} {row.problem}")
+            value = as_text(get(row, on.split(".")))
+            if value in table and table[value] != row:
+                raise ConfigError(f"{key}.on", f"{part.file} row {number}: {on}={value!r} stands in several rows")
+            table[value] = row
+
+    def step(rows: Iterable[Located]) -> Iterator[Located]:
+        for where, row in rows:
+            yield where, row if isinstance(row, BadRow) else {**row, name: table.get(as_text(mine(row)))}
+
+    return step
+
+
+def _beside(path: Any, side: str) -> str:
+    first = path
+    while isinstance(first, Mapping | list):
+        first = next(iter(first.values() if isinstance(first, Mapping) else first), "")
+    if first and is_local(str(first)) and not Path(side).expanduser().is_absolute():
+        home = Path(str(first)).expanduser()
+        beside = (home if home.is_dir() else home.parent) / side
+        if beside.exists():
+            return str(beside)
+    return side
+
+
+# ---------------------------------------------------------------- rows into rows
+
+
+def steps(config: DatasetConfig, side: Mapping[str, Sequence[Part]]) -> list[Step]:
+    """Everything that the config does to rows before its format reads them, in order."""
+    found = [joiner(name, config.join[name], table) for name, table in side.items()]
+    if config.where:
+        found.append(_where(config.where))
+    if config.thread:
+        found.append(_thread(config.thread))
+    if config.turns:
+        found.append(_turns(config.turns))
+    if config.gather:
+        found.append(_gather(compile_field(config.gather, "dataset.gather")))
+    return found
+
+
+def made(config: DatasetConfig) -> set[str]:
+    """The names that the steps add to a row."""
+    added = {"_file", "_split", *config.join}
+    if config.thread or config.turns:
+        added.add("thread")
+    return added | ({"rows"} if config.turns or config.gather else set())
+
+
+def _where(conditions: Mapping[str, Any]) -> Step:
+    """The rows whose fields hold one of the values named."""
+    wanted = [
+        (
+            compile_field(path, f"dataset.where.{path}"),
+            {as_text(v) for v in (value if isinstance(value, list) else [value])},
+        )
+        for path, value in conditions.items()
+    ]
+
+    def step(rows: Iterable[Located]) -> Iterator[Located]:
+        for where, row in rows:
+            if isinstance(row, BadRow) or all(as_text(field(row)) in values for field, values in wanted):
+                yield where, row
+
+    return step
+
+
+def _thread(spec: Mapping[str, Any]) -> Step:
+    spec = _options(
+        spec, "dataset.thread", ("id", "parent", "role", "content", "roles"), required=("id", "parent", "content")
+    )
+    ids, parent, said = (compile_field(spec[name], f"dataset.thread.{name}") for name in ("id", "parent", "content"))
+    role = compile_field(spec.get("role") or {"text": "user"}, "dataset.thread.role")
+    names = spec.get("roles") or {}
+
+    def step(rows: Iterable[Located]) -> Iterator[Located]:
+        kept, messages = list(rows), {}
+        for _, row in kept:
+            if not isinstance(row, BadRow):
+                spoken = as_text(role(row))
+                message = {"role": names.get(spoken, spoken), "content": said(row)}
+                messages[as_text(ids(row))] = (as_text(parent(row)), message)
+        for where, row in kept:
+            yield where, row if isinstance(row, BadRow) else {**row, "thread": _before(as_text(parent(row)), messages)}
+
+    return step
+
+
+def _before(message: str, messages: Mapping[str, tuple[str, dict]]) -> list[dict]:
+    """From the first message of a thread to this one."""
+    found: list[dict] = []
+    while message and message in messages and len(found) < 1000:
+        message, said = messages[message]
+        found.append(said)
+    return found[::-1]
+
+
+def _gather(field: Field) -> Step:
+    """Rows of one value as one: its first row's fields, and all rows in ``rows``, where the first of them stands.
+
+    Rows may stand anywhere, so all are held, as JSON, until the last was read.
+    """
+
+    def step(rows: Iterable[Located]) -> Iterator[Located]:
+        groups: dict[str, tuple[str, list[str]]] = {}
+        for where, row in rows:
+            if isinstance(row, BadRow):
+                yield where, row
+                continue
+            groups.setdefault(as_text(field(row)), (where, []))[1].append(json.dumps(row, default=str))
+        while groups:
+            where, members = groups.pop(next(iter(groups)))
+            together = [json.loads(text) for text in members]
+            yield where, {**together[0], "rows": together}
+
+    return step
+
+
+def _turns(spec: Mapping[str, Any]) -> Step:
+    if "names" in spec:
+        return _turns_of_columns(
+            _options(
+                spec,
+                "dataset.turns",
+                ("names", "prompt", "replies", "best"),
+                required=("names", "prompt", "replies", "best"),
+            )
+        )
+    spec = _options(
+        spec,
+        "dataset.turns",
+        ("list", "turn", "role", "content", "best", "user"),
+        required=("list", "turn", "content", "best"),
+    )
+    names = {key: str(spec.get(key) or key).split(".") for key in ("list", "turn", "role", "content", "best")}
+    user = str(spec.get("user") or "user")
+
+    def step(rows: Iterable[Located]) -> Iterator[Located]:
+        for where, row in rows:
+            if isinstance(row, BadRow):
+                yield where, row
+                continue
+            by_turn: dict[Any, list[Row]] = {}
+            for message in get(row, names["list"]) or []:
+                by_turn.setdefault(get(message, names["turn"]), []).append(message)
+            thread: list[dict] = []
+            for turn, said in by_turn.items():
+                asked = [m for m in said if get(m, names["role"]) == user]
+                replies = [m for m in said if get(m, names["role"]) != user]
+                thread = thread + [{"role": "user", "content": get(m, names["content"])} for m in asked]
+                yield f"{where} turn {turn}", {**row, "thread": thread, "rows": replies}
+                best = next((m for m in replies if get(m, names["best"])), None)
+                if best is None:
+                    break
+                thread = [*thread, {"role": "assistant", "content": get(best, names["content"])}]
+
+    return step
+
+
+def _turns_of_columns(spec: Mapping[str, Any]) -> Step:
+    """``{}`` in the names of columns stands for each turn's name; ``replies``: letter -> column."""
+    replies = {str(name): str(path) for name, path in spec["replies"].items()}
+
+    def step(rows: Iterable[Located]) -> Iterator[Located]:
+        for where, row in rows:
+            if isinstance(row, BadRow):
+                yield where, row
+                continue
+            thread: list[dict] = []
+            for turn in map(str, spec["names"]):
+                at = lambda path, turn=turn: get(row, path.replace("{}", turn).split("."))  # noqa: B023, E731
+                asked, best = at(str(spec["prompt"])), at(str(spec["best"]))
+                if not asked:
+                    break
+                thread = [*thread, {"role": "user", "content": asked}]
+                said = {name: at(path) for name, path in replies.items()}
+                given = [{"name": n, "text": text, "best": n == best} for n, text in said.items() if text]
+                yield f"{where} turn {turn}", {**row, "thread": thread, "rows": given}
+                if not said.get(str(best)):
+                    break
+                thread = [*thread, {"role": "assistant", "content": said[str(best)]}]
+
+    return step
+
+
+def _options(spec: Any, key: str, known: Sequence[str], required: Sequence[str]) -> Mapping[str, Any]:
+    if not isinstance(spec, Mapping):
+        raise ConfigError(key, f"{spec!r} is no mapping; it has: {choices(known)}")
+    for name in spec:
+        if name not in known:
+            raise ConfigError(f"{key}.{name}", f"unknown key; there are: {choices(known)}")
+    for name in required:
+        if spec.get(name) in (None, ""):
+            raise ConfigError(f"{key}.{name}", "is missing")
+    return spec
