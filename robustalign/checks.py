@@ -140,6 +140,11 @@ def _check_dataset(config: Config) -> None:
     if dataset.source != "chitchat" and not dataset.path:
         what = f"dataset.source={dataset.source} needs a hub id, a folder, a file or a glob of files"
         raise ConfigError("dataset.path", f"is missing; {what}")
+    for name in ("fields", "splits", "columns", "join", "where", "thread", "turns"):
+        if not isinstance(getattr(dataset, name), dict):
+            raise ConfigError(
+                f"dataset.{name}", f"{getattr(dataset, name)!r} is no mapping; write {{NAME: ...}} or {{}}"
+            )
     if pairs.rule == "all" and not (dataset.source == "preferences" and dataset.format == "scores"):
         raise ConfigError("dataset.pairs.rule", "all is for people's scores (dataset.format=scores) alone")
     if not dataset.min_words <= dataset.max_words:

@@ -88,7 +88,7 @@ class PairsConfig:
     rule: str = word("best_worst", RULES)  # bradley_terry | argmax | best_worst | all (of people's scores)
     temperature: float = number(1.0, "(0, inf)")  # bradley_terry: P(a over b) = sigmoid(score gap / temperature)
     m: int = number(4, "[2, inf)")  # best_worst: best and worst of m drawn at random from a prompt's candidates
-    min_gap: float = number(0.0, "[0, inf)")  # drop pairs whose scores differ by no more, in standard deviations (people's: as they are)
+    min_gap: float = number(0.0, "[0, inf)")  # drop pairs whose scores differ by no more, in sd (people's: as they are)
     per_prompt: int = number(8, "[1, inf)")  # pairs drawn per training prompt before duplicates are dropped
     limit: int | None = number(None, "[1, inf)")  # keep at most so many training pairs
 
@@ -98,25 +98,23 @@ class DatasetConfig:
     """Prompts, their candidates and how many of each."""
 
     name: str = MISSING  # what tables call it
-    source: str = word(MISSING, SOURCES)  # chitchat | prompts (a data set of prompts) | preferences (people's comparisons)
+    source: str = word(MISSING, SOURCES)  # chitchat | prompts (of a data set) | preferences (people's comparisons)
     path: Any = None  # hub id, folder of save_to_disk, file or glob (.jsonl .json .csv .tsv .parquet); list; by split
     subset: str | None = None  # hub: the configuration
     data_dir: str | None = None  # folder below the path
     revision: str | None = None  # hub revision
     format: str = "pairs"  # preferences: pairs | dialogues | choice | scores | votes (robustalign/data/formats)
-    fields: dict[str, Any] = field(default_factory=dict)  # what the format reads -> path, template or mapping
-    splits: dict[str, Any] = field(
-        default_factory=dict
-    )  # train, validation, test -> names in the data; column: of them
+    fields: Any = field(default_factory=dict)  # what the format reads -> path, template or mapping
+    splits: Any = field(default_factory=dict)  # train, validation, test -> the data's names; column: theirs
     split_by: str = "prompt"  # what stays on one side where splits are cut: prompt | replies | one of dataset.columns
-    columns: dict[str, Any] = field(default_factory=dict)  # carried beside a comparison: name -> field (country, time)
-    join: dict[str, Any] = field(default_factory=dict)  # side tables: name -> {path, key, on}; read as name.column
-    where: dict[str, Any] = field(default_factory=dict)  # path -> value, or list of values: only rows that hold it
-    thread: dict[str, Any] = field(default_factory=dict)  # rows are messages: {id, parent, role, content}
-    turns: dict[str, Any] = field(default_factory=dict)  # rows are conversations with several replies a turn
+    columns: Any = field(default_factory=dict)  # carried beside a comparison: name -> field (country, time)
+    join: Any = field(default_factory=dict)  # side tables: name -> {path, key, on}; read as name.column
+    where: Any = field(default_factory=dict)  # path -> value, or list of values: only rows that hold it
+    thread: Any = field(default_factory=dict)  # rows are messages: {id, parent, role, content}
+    turns: Any = field(default_factory=dict)  # rows are conversations with several replies a turn
     gather: str | None = None  # rows that share this field become one, whose `rows` are they all
     votes: str = word("each", VOTES)  # votes: each (a comparison a vote) | majority | share (one, with a soft label)
-    ties: str = word("drop", TIES)  # choice, votes: drop | half (a comparison with the soft label 1/2; tied votes count half)
+    ties: str = word("drop", TIES)  # choice, votes: drop | half (soft label 1/2; tied votes count half)
     bad_rows: str = word("refuse", BAD_ROWS)  # rows that cannot be read: refuse | drop (and count)
     relabel: bool = False  # preferences: let scorers label people's replies anew, instead of what people chose
     num_proc: int = number(1, "[1, inf)")  # processes that tokenise

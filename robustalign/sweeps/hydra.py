@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from robustalign.sweeps.fork_client import NurseryClient
 
 
-WHOLE = "shift.targets"  # a mapping whose keys are the user's
+OPEN = ("fields", "splits", "columns", "join", "where", "thread", "turns", "path")
+WHOLE = ("shift.targets", *(f"dataset.{name}" for name in OPEN))  # mappings whose keys are the user's
 
 
 class ProductSweeper(Sweeper):
@@ -59,11 +60,15 @@ class ProductSweeper(Sweeper):
 
 
 def replaced(words: Iterable[str]) -> list[str]:
-    """Override words in which ``shift.targets={...}`` replaces all targets; Hydra alone would merge, and refuse new
-    names."""
+    """Override words in which ``shift.targets={...}`` replaces all targets, and ``dataset.fields.prompt=...`` sets or
+    adds one field; Hydra alone would merge, and refuse new names."""
     made: list[str] = []
     for word in words:
-        made += [f"{WHOLE}=null", f"+{word}"] if word.startswith(f"{WHOLE}={{") else [word]
+        key, _, value = word.partition("=")
+        if key in WHOLE and value.startswith("{"):
+            made += [f"{key}=null", f"+{word}"]
+        else:
+            made.append(f"++{word}" if key.startswith(tuple(f"{name}." for name in WHOLE[1:])) else word)
     return made
 
 
