@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import copy
 import random
+import statistics
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -166,11 +167,8 @@ def cell(name: str, shape: str, options: argparse.Namespace) -> dict:
     }
     for n, (_, _, base) in METHODS.items():
         figures[f"{n} over {base}"] = {"time": ratio(seconds[n], seconds[base]), "memory": memory[n] / memory[base]}
-    return {
-        "figures": figures,
-        "gradient_difference": difference,
-        "dpo_seconds": sorted(seconds["dpo"])[len(seconds["dpo"]) // 2],
-    }
+    middle = statistics.median(seconds["dpo"])
+    return {"figures": figures, "gradient_difference": difference, "dpo_seconds": middle}
 
 
 def main() -> None:
