@@ -106,7 +106,7 @@ def train(recipe: Recipe, training: Examples, validation: Examples, progress: bo
         for rows in tqdm(batches, desc=f"epoch {epoch} of {recipe.epochs}", disable=not progress, leave=False):
             loss = _loss(model, encode, examples, rows, recipe.kind)
             if not torch.isfinite(loss):
-                raise ValueError(f"learning_rate: the loss is {float(loss)} in epoch {epoch}; lower it")
+                raise ValueError(f"learning_rate: the loss is {float(loss.detach())} in epoch {epoch}; lower it")
             optimiser.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)

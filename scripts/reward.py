@@ -1,0 +1,5 @@
+import sys
+
+from robustalign.cli.reward import main
+
+sys.exit(main())
