@@ -108,7 +108,7 @@ class DatasetConfig:
     splits: Any = field(default_factory=dict)  # train, validation, test -> the data's names; column: theirs
     split_by: str = "prompt"  # what stays on one side where splits are cut: prompt | replies | one of dataset.columns
     columns: Any = field(default_factory=dict)  # carried beside a comparison: name -> field (country, time)
-    join: Any = field(default_factory=dict)  # side tables: name -> {path, key, on}; read as name.column
+    join: Any = field(default_factory=dict)  # side tables: name -> {path, key, column}; read as name.column
     where: Any = field(default_factory=dict)  # path -> value, or list of values: only rows that hold it
     thread: Any = field(default_factory=dict)  # rows are messages: {id, parent, role, content}
     turns: Any = field(default_factory=dict)  # rows are conversations with several replies a turn

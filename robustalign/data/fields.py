@@ -12,7 +12,8 @@ at          a path; its value is the name that is looked up in the field (``fiel
 markers     text to turns: ``{"\\n\\nHuman:": user, "\\n\\nAssistant:": assistant}``; what stands before is the user's
 remove      a regular expression whose matches are taken out of the text
 times       a number that a number is multiplied by (-1 turns a penalty into a score)
-map         value -> other value; what it does not name stays
+until       a path to a number n: the turns up to the assistant's n-th
+map         value -> other value, or a template; what it does not name stays
 bins        edges: a number becomes the name of its bin (``[0, 35, 55]``: ``0-35``, ``35-55``, ``55+``)
 ==========  ==========================================================================================================
 
@@ -33,7 +34,7 @@ from typing import Any
 from robustalign.data.files import BadRow, Row
 from robustalign.errors import ConfigError, choices
 
-KEYS = ("field", "any", "text", "zip", "json", "at", "markers", "remove", "times", "map", "bins")
+KEYS = ("field", "any", "text", "zip", "json", "at", "until", "markers", "remove", "times", "map", "bins")
 _PLACE = re.compile(r"\{([^{}]+)\}")
 
 
@@ -80,7 +81,7 @@ def compile_field(spec: Any, key: str) -> Field:
         base = _template(str(spec["text"]), key)
     else:
         base = _path(str(spec["field"]), key)
-    for name in ("json", "at", "markers", "remove", "times", "map", "bins"):
+    for name in ("json", "at", "markers", "until", "remove", "times", "map", "bins"):
         if name in spec and spec[name] is not False:
             base = _then(base, name, spec[name], key)
     return base
@@ -165,9 +166,16 @@ def _template(text: str, key: str) -> Field:
 
 def _any(fields: Sequence[Field], key: str) -> Field:
     def read(row: Row) -> Any:
-        return next((value for value in (field.read(row) for field in fields) if value not in (None, "")), None)
+        return next((value for value in (_or_nothing(field, row) for field in fields) if value not in (None, "")), None)
 
     return Field(key, tuple(path for field in fields for path in field.paths), read)
+
+
+def _or_nothing(field: Field, row: Row) -> Any:
+    try:
+        return field.read(row)
+    except ValueError:
+        return None
 
 
 def _zip(fields: Sequence[Field], key: str) -> Field:
@@ -190,7 +198,8 @@ def _zip(fields: Sequence[Field], key: str) -> Field:
 
 def _then(base: Field, name: str, option: Any, key: str) -> Field:
     """A field whose value goes through one more step; nothing stays nothing."""
-    make = {
+    make: dict[str, Callable[[Any, str], Step]] = {
+        "until": _until,
         "at": _at,
         "markers": _markers,
         "remove": _remove,
@@ -200,7 +209,7 @@ def _then(base: Field, name: str, option: Any, key: str) -> Field:
         "json": _json,
     }
     step = make[name](option, key)
-    paths = (*base.paths, str(option)) if name == "at" else base.paths
+    paths = (*base.paths, str(option)) if name in ("at", "until") else base.paths
 
     def read(row: Row) -> Any:
         value = base.read(row)
@@ -226,6 +235,20 @@ def _at(option: Any, key: str) -> Step:
     return look_up
 
 
+def _until(option: Any, key: str) -> Step:
+    names = str(option).split(".")
+
+    def keep(value: Any, row: Row) -> Any:
+        answers, last = 0, number(get(row, names))
+        for place, turn in enumerate(value if isinstance(value, list) else []):
+            answers += isinstance(turn, Mapping) and turn.get("role", turn.get("from")) in ("assistant", "gpt")
+            if answers == last:
+                return value[: place + 1]
+        return value
+
+    return keep
+
+
 def _remove(option: Any, key: str) -> Step:
     try:
         pattern = re.compile(str(option))
@@ -246,7 +269,13 @@ def _map(option: Any, key: str) -> Step:
     if not isinstance(option, Mapping):
         raise ConfigError(f"{key}.map", f"{option!r} is no mapping of values")
     names = {as_text(old): new for old, new in option.items()}
-    return lambda value, row: names.get(as_text(value), value)
+    filled = {old: _template(new, key) for old, new in names.items() if isinstance(new, str) and _PLACE.search(new)}
+
+    def look_up(value: Any, row: Row) -> Any:
+        name = as_text(value)
+        return filled[name].read(row) if name in filled else names.get(name, value)
+
+    return look_up
 
 
 def _bins(option: Any, key: str) -> Step:

@@ -35,6 +35,8 @@ class NamedSplits:
         for split, listed in named.items():
             for name in listed if isinstance(listed, list) else [listed]:
                 self.codes[str(name)] = SPLITS.index(split)
+        if self.column is None and self.names == [""] and "train" in self.codes:
+            self.codes = {"": self.codes["train"]}  # a file alone is what a hub would call train
         if self.explicit and 0 not in self.codes.values():
             raise ConfigError("dataset.splits.train", "is missing; name the data's split to train on")
         if not self.explicit:
@@ -60,12 +62,13 @@ class NamedSplits:
         return names
 
     def _check(self, there: Sequence[str]) -> None:
-        for name, code in self.codes.items():
-            if name not in there:
-                raise ConfigError(
-                    f"dataset.splits.{SPLITS[code]}",
-                    f"the data have no split {name!r}; they have: {choices(n or 'one without a name' for n in there)}",
-                )
+        """Every split of ours needs one of the names that are given for it."""
+        for code in sorted(set(self.codes.values())):
+            names = [name for name, of in self.codes.items() if of == code]
+            if not set(names) & set(there):
+                known = choices(name or "one without a name" for name in there)
+                problem = f"the data have no split {' or '.join(map(repr, names))}; they have: {known}"
+                raise ConfigError(f"dataset.splits.{SPLITS[code]}", problem)
 
     @property
     def fields(self) -> list[Field]:

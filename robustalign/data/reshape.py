@@ -1,14 +1,15 @@
 """Rows into other rows, before a format reads them: side tables, threads of messages, rows that belong together.
 
-``dataset.join``     ``{survey: {path: survey.jsonl, key: user_id, on: user_id}}``: the row of a side table by name.
+``dataset.join``     ``{survey: {path: survey.jsonl, key: user_id, column: user_id}}``: the row of a side table by name.
 ``dataset.thread``   rows are messages that answer one another: ``thread`` holds what was said before each.
 ``dataset.turns``    a row is a conversation with several replies a turn: it becomes a row a turn.
-``dataset.gather``   rows that share a value become one row, whose ``rows`` are they all.
+``dataset.gather``   rows of a split that share a value become one row, whose ``rows`` are they all.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,8 +35,8 @@ def join_parts(config: DatasetConfig) -> dict[str, list[Part]]:
     found = {}
     for name, spec in config.join.items():
         key = f"dataset.join.{name}"
-        spec = _options(spec, key, ("path", "key", "on", "subset", "split"), required=("path", "key"))
-        beside = _beside(config.path, str(spec["path"]))
+        spec = _options(spec, key, ("path", "beside", "key", "column", "subset", "split"), required=("path", "key"))
+        beside = _beside(config.path, str(spec.get("beside") or spec["path"])) or str(spec["path"])
         found[name] = parts(beside, key=f"{key}.path", subset=spec.get("subset"), revision=config.revision)
         if wanted := spec.get("split"):
             found[name] = [part for part in found[name] if part.split == wanted]
@@ -48,18 +49,18 @@ def joiner(name: str, spec: Mapping[str, Any], side: Sequence[Part]) -> Step:
     Raises:
         ConfigError: the side table has no such column, or one value twice.
     """
-    key, on = f"dataset.join.{name}", str(spec.get("on") or spec["key"])
+    key, on = f"dataset.join.{name}", str(spec.get("column") or spec["key"])
     mine = compile_field(spec["key"], f"{key}.key")
     table: dict[str, Row] = {}
     for part in side:
         if on.split(".")[0] not in part.columns():
-            raise ConfigError(f"{key}.on", f"{part.file} has no column {on!r}; it has: {choices(part.columns())}")
+            raise ConfigError(f"{key}.column", f"{part.file} has no column {on!r}; it has: {choices(part.columns())}")
         for number, row in enumerate(part.read(), 1):
             if isinstance(row, BadRow):
                 raise ConfigError(f"{key}.path", f"{part.file} row {number} {row.problem}")
             value = as_text(get(row, on.split(".")))
             if value in table and table[value] != row:
-                raise ConfigError(f"{key}.on", f"{part.file} row {number}: {on}={value!r} stands in several rows")
+                raise ConfigError(f"{key}.column", f"{part.file} row {number}: {on}={value!r} stands in several rows")
             table[value] = row
 
     def step(rows: Iterable[Located]) -> Iterator[Located]:
@@ -69,16 +70,16 @@ def joiner(name: str, spec: Mapping[str, Any], side: Sequence[Part]) -> Step:
     return step
 
 
-def _beside(path: Any, side: str) -> str:
+def _beside(path: Any, side: str) -> str | None:
+    """A file beside the data, where both are on this machine."""
     first = path
     while isinstance(first, Mapping | list):
         first = next(iter(first.values() if isinstance(first, Mapping) else first), "")
-    if first and is_local(str(first)) and not Path(side).expanduser().is_absolute():
-        home = Path(str(first)).expanduser()
-        beside = (home if home.is_dir() else home.parent) / side
-        if beside.exists():
-            return str(beside)
-    return side
+    if not first or not is_local(str(first)) or Path(side).expanduser().is_absolute():
+        return None
+    home = Path(str(first)).expanduser()
+    beside = (home if home.is_dir() else home.parent) / side
+    return str(beside) if beside.exists() else None
 
 
 # ---------------------------------------------------------------- rows into rows
@@ -87,10 +88,10 @@ def _beside(path: Any, side: str) -> str:
 def steps(config: DatasetConfig, side: Mapping[str, Sequence[Part]]) -> list[Step]:
     """Everything that the config does to rows before its format reads them, in order."""
     found = [joiner(name, config.join[name], table) for name, table in side.items()]
-    if config.where:
-        found.append(_where(config.where))
     if config.thread:
         found.append(_thread(config.thread))
+    if config.where:
+        found.append(_where(config.where))
     if config.turns:
         found.append(_turns(config.turns))
     if config.gather:
@@ -166,7 +167,9 @@ def _gather(field: Field) -> Step:
             if isinstance(row, BadRow):
                 yield where, row
                 continue
-            groups.setdefault(as_text(field(row)), (where, []))[1].append(json.dumps(row, default=str))
+            groups.setdefault(f"{row['_split']}\0{as_text(field(row))}", (where, []))[1].append(
+                json.dumps(row, default=str)
+            )
         while groups:
             where, members = groups.pop(next(iter(groups)))
             together = [json.loads(text) for text in members]
@@ -176,70 +179,70 @@ def _gather(field: Field) -> Step:
 
 
 def _turns(spec: Mapping[str, Any]) -> Step:
-    if "names" in spec:
-        return _turns_of_columns(
-            _options(
-                spec,
-                "dataset.turns",
-                ("names", "prompt", "replies", "best"),
-                required=("names", "prompt", "replies", "best"),
-            )
-        )
-    spec = _options(
-        spec,
-        "dataset.turns",
-        ("list", "turn", "role", "content", "best", "user"),
-        required=("list", "turn", "content", "best"),
-    )
-    names = {key: str(spec.get(key) or key).split(".") for key in ("list", "turn", "role", "content", "best")}
+    """Rows that are conversations to a row a turn: ``thread`` (what was said before) and ``rows`` (its replies)."""
+    read = _turns_in_columns(spec) if "names" in spec else _turns_in_a_list(spec)
+
+    def step(rows: Iterable[Located]) -> Iterator[Located]:
+        for where, row in rows:
+            if isinstance(row, BadRow):
+                yield where, row
+                continue
+            thread: list[dict] = []
+            for turn, asked, replies, best in read(row):
+                thread = [*thread, *({"role": "user", "content": text} for text in asked)]
+                yield f"{where} turn {turn}", {**row, "thread": thread, "rows": replies}
+                if best is None:
+                    break  # nobody knows what the conversation went on from
+                thread = [*thread, {"role": "assistant", "content": best}]
+
+    return step
+
+
+TurnOf = tuple[str, list[Any], list[dict[str, Any]], Any]  # its name, what was asked, the replies, the best one's text
+
+
+def _turns_in_a_list(spec: Mapping[str, Any]) -> Callable[[Row], Iterator[TurnOf]]:
+    """Messages in one list, each with the number of its turn."""
+    known = ("list", "turn", "role", "content", "best", "user")
+    spec = _options(spec, "dataset.turns", known, required=("list", "turn", "content", "best"))
+    names = {key: str(spec.get(key) or key).split(".") for key in known}
     user = str(spec.get("user") or "user")
 
-    def step(rows: Iterable[Located]) -> Iterator[Located]:
-        for where, row in rows:
-            if isinstance(row, BadRow):
-                yield where, row
-                continue
-            by_turn: dict[Any, list[Row]] = {}
-            for message in get(row, names["list"]) or []:
-                by_turn.setdefault(get(message, names["turn"]), []).append(message)
-            thread: list[dict] = []
-            for turn, said in by_turn.items():
-                asked = [m for m in said if get(m, names["role"]) == user]
-                replies = [m for m in said if get(m, names["role"]) != user]
-                thread = thread + [{"role": "user", "content": get(m, names["content"])} for m in asked]
-                yield f"{where} turn {turn}", {**row, "thread": thread, "rows": replies}
-                best = next((m for m in replies if get(m, names["best"])), None)
-                if best is None:
-                    break
-                thread = [*thread, {"role": "assistant", "content": get(best, names["content"])}]
+    def read(row: Row) -> Iterator[TurnOf]:
+        by_turn: dict[Any, list[dict[str, Any]]] = {}
+        for message in get(row, names["list"]) or []:
+            by_turn.setdefault(get(message, names["turn"]), []).append(message)
+        for turn, said in by_turn.items():
+            asked = [get(m, names["content"]) for m in said if get(m, names["role"]) == user]
+            replies = [m for m in said if get(m, names["role"]) != user]
+            best = next((get(m, names["content"]) for m in replies if get(m, names["best"])), None)
+            yield as_text(turn), asked, replies, best
 
-    return step
+    return read
 
 
-def _turns_of_columns(spec: Mapping[str, Any]) -> Step:
-    """``{}`` in the names of columns stands for each turn's name; ``replies``: letter -> column."""
+def _turns_in_columns(spec: Mapping[str, Any]) -> Callable[[Row], Iterator[TurnOf]]:
+    """Columns for each turn: ``{}`` in their names stands for its name; ``replies``: name -> column."""
+    required = ("names", "prompt", "replies", "best")
+    spec = _options(spec, "dataset.turns", (*required, "remove"), required)
     replies = {str(name): str(path) for name, path in spec["replies"].items()}
+    unwanted = spec.get("remove") or "(?!)"  # matches nothing
 
-    def step(rows: Iterable[Located]) -> Iterator[Located]:
-        for where, row in rows:
-            if isinstance(row, BadRow):
-                yield where, row
-                continue
-            thread: list[dict] = []
-            for turn in map(str, spec["names"]):
-                at = lambda path, turn=turn: get(row, path.replace("{}", turn).split("."))  # noqa: B023, E731
-                asked, best = at(str(spec["prompt"])), at(str(spec["best"]))
-                if not asked:
-                    break
-                thread = [*thread, {"role": "user", "content": asked}]
-                said = {name: at(path) for name, path in replies.items()}
-                given = [{"name": n, "text": text, "best": n == best} for n, text in said.items() if text]
-                yield f"{where} turn {turn}", {**row, "thread": thread, "rows": given}
-                if not said.get(str(best)):
-                    break
-                thread = [*thread, {"role": "assistant", "content": said[str(best)]}]
+    def read(row: Row) -> Iterator[TurnOf]:
+        for turn in map(str, spec["names"]):
 
-    return step
+            def at(path: str, turn: str = turn) -> Any:
+                value = get(row, path.replace("{}", turn).split("."))
+                return re.sub(unwanted, "", value) if isinstance(value, str) else value
+
+            asked, best = at(str(spec["prompt"])), at(str(spec["best"]))
+            if not asked:
+                return
+            said = {name: text for name, path in replies.items() if (text := at(path))}
+            given = [{"name": name, "text": text, "best": name == best} for name, text in said.items()]
+            yield turn, [asked], given, said.get(str(best))
+
+    return read
 
 
 def _options(spec: Any, key: str, known: Sequence[str], required: Sequence[str]) -> Mapping[str, Any]:

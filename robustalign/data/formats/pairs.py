@@ -1,6 +1,7 @@
 """``pairs``: a prompt, the reply that people preferred, and the other; each text or chat messages.
 
-Messages of a reply may repeat the prompt's turns first (UltraFeedback-binarized).
+Messages of a reply may repeat the prompt's turns first (UltraFeedback-binarized). ``score_chosen`` and
+``score_rejected``, where they are named, tell ties.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ from collections.abc import Iterator
 from robustalign.config import DatasetConfig
 from robustalign.data.files import Row
 from robustalign.data.formats import Fields
-from robustalign.data.formats.found import Dropped, Found, both_replies, comparison, turns
+from robustalign.data.formats.found import TIE, Dropped, Found, both_replies, comparison, turns
 from robustalign.data.sources import cells
 
 REQUIRED = ("prompt", "chosen", "rejected")
-OPTIONAL = ()
+OPTIONAL = ("score_chosen", "score_rejected")
 
 
 def read(row: Row, fields: Fields, config: DatasetConfig) -> Iterator[Found]:
@@ -25,5 +26,9 @@ def read(row: Row, fields: Fields, config: DatasetConfig) -> Iterator[Found]:
     """
     prompt = turns("dataset.fields.prompt", cells.prompt_turns, fields.value("prompt", row))
     names = ("chosen", "rejected")
+    scores = [fields[name](row) for name in OPTIONAL if name in fields]
+    if len(scores) == 2 and None not in scores and scores[0] == scores[1] and config.ties == "drop":
+        yield Dropped(TIE, prompt), row
+        return
     found = both_replies(prompt, [fields.value(n, row) for n in names], [f"dataset.fields.{n}" for n in names])
     yield found if isinstance(found, Dropped) else comparison(*found), row
