@@ -2,42 +2,81 @@
 
 A ball's certificate is sup over laws P in the ball around the held-out pairs of E_P[l], by the same ambiguity sets
 that train. It holds for every population that re-weights these pairs within the radius, whoever the policy was trained
-by; it says nothing about pairs that were not drawn. Beside each curve stand two controls: the *reference*, whose loss
+for; it says nothing about pairs that were not drawn. Beside each curve stand two controls: the *reference*, whose loss
 is ln 2 under every law, and the policy with its margins *shrunk* by a factor c. Beyond a moderate radius the first, and
-often the second, beats every trained policy; a certificate that does not beat both shows a shorter step, no robustness.
+often the second, beats every trained policy; a certificate that does not beat both shows a shorter step, not
+robustness.
 
-A table has one row per set, radius and control. ``radius`` is in the set's own unit: nats (``kl``), E(dP/dQ - 1)^2 / 2
-(``chi_square``), share of the mass (``tv``), largest dP/dQ, which is 1 / alpha (``cvar``).
+A table has one row for each set, radius and control. ``radius`` is in the unit of its ball (``BALLS``).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
 
+from robustalign.evaluation.controls import REFERENCE, TRAINED, shrunk
+from robustalign.evaluation.metrics import METRICS
 from robustalign.evaluation.targets import resample_weights
-from robustalign.objectives import AmbiguitySet, ChiSquareBall, CVaR, KLBall, SigmoidLoss, TVBall, WassersteinBall
-from robustalign.policies.logprobs import Rows, sequence_logps, unwrapped
+from robustalign.objectives import AmbiguitySet, ChiSquareBall, CVaR, KLBall, SigmoidLoss, TVBall
 from robustalign.shifts import Pairs, Populations
 
-BALLS: Mapping[str, Callable[[float], AmbiguitySet]] = {
-    "kl": lambda radius: KLBall(radius=radius),
-    "chi_square": lambda radius: ChiSquareBall(radius=radius),
-    "tv": lambda radius: TVBall(radius=radius),
-    "cvar": lambda radius: CVaR(alpha=1 / radius),
+
+def _kl(ratio: np.ndarray, nominal: np.ndarray) -> float:
+    law = nominal * ratio
+    return float(np.where(ratio > 0, law * np.log(np.maximum(ratio, 1e-300)), 0.0).sum())
+
+
+@dataclass(frozen=True)
+class Ball:
+    """Laws within a radius of the nominal one."""
+
+    of: Callable[[float], AmbiguitySet]
+    """The ambiguity set of a radius."""
+    distance: Callable[[np.ndarray, np.ndarray], float]
+    """``(dP/dQ [N], Q [N])``: the radius at which a law P that has no mass outside Q enters the ball."""
+    radii: tuple[float, ...]
+    """Of the curves in a run's results."""
+    unit: str
+    """Of the radius, for axes: as the set's class declares it, or what stands in its place."""
+    mutual: bool = False
+    """Whether a law may have mass where the nominal law has none."""
+
+
+def _unit(kind: type[AmbiguitySet]) -> str:
+    return next(knob.unit for knob in kind.knobs if knob.field == "radius")
+
+
+BALLS: Mapping[str, Ball] = {
+    "kl": Ball(lambda radius: KLBall(radius=radius), _kl, (0.03, 0.1, 0.3, 1.0), _unit(KLBall)),
+    "chi_square": Ball(
+        lambda radius: ChiSquareBall(radius=radius),
+        lambda ratio, nominal: float((nominal * (ratio - 1) ** 2).sum()) / 2,
+        (0.03, 0.1, 0.3, 1.0),
+        _unit(ChiSquareBall),
+    ),
+    "tv": Ball(
+        lambda radius: TVBall(radius=radius),
+        lambda ratio, nominal: min(float((nominal * np.maximum(1 - ratio, 0.0)).sum()), 1.0),  # rounding aside
+        (0.05, 0.1, 0.2, 0.4),
+        _unit(TVBall),
+        mutual=True,
+    ),
+    "cvar": Ball(
+        lambda radius: CVaR(alpha=1 / radius),
+        lambda ratio, nominal: max(float(ratio.max()), 1.0),
+        (1.25, 2.0, 5.0, 10.0),
+        "largest weight of a pair, 1 / alpha",
+    ),
 }
-RADII: Mapping[str, tuple[float, ...]] = {
-    "kl": (0.03, 0.1, 0.3, 1.0),
-    "chi_square": (0.03, 0.1, 0.3, 1.0),
-    "tv": (0.05, 0.1, 0.2, 0.4),
-    "cvar": (1.25, 2.0, 5.0, 10.0),
-}
+RADII: Mapping[str, tuple[float, ...]] = {name: ball.radii for name, ball in BALLS.items()}
+LOSS = METRICS["loss"]
 COLUMNS = ("control", "set", "radius", "value", "low", "high", "n", "target", "realised")
 Losses = Mapping[str, np.ndarray]  # control -> losses [N]
 
@@ -50,9 +89,9 @@ def control_losses(margins: np.ndarray, beta: float, shrinkage: Iterable[float] 
         beta: DPO's.
         shrinkage: factors c in [0, 1].
     """
-    factors = {"policy": 1.0, "reference": 0.0} | {f"shrink_{c:g}": c for c in shrinkage}
-    loss = SigmoidLoss(beta=beta)
-    return {name: loss.losses(torch.from_numpy(c * np.asarray(margins, float))).numpy() for name, c in factors.items()}
+    loss, margins = SigmoidLoss(beta=beta), np.asarray(margins, float)
+    controls = (TRAINED, REFERENCE, *map(shrunk, shrinkage))
+    return {str(c): loss.losses(torch.from_numpy(c.factor * margins)).numpy() for c in controls}
 
 
 def certificate(losses: np.ndarray, name: str, radius: float, weight: np.ndarray | None = None) -> float:
@@ -63,7 +102,7 @@ def certificate(losses: np.ndarray, name: str, radius: float, weight: np.ndarray
     if not math.isfinite(radius):
         return math.nan
     prior = None if weight is None else torch.from_numpy(np.asarray(weight, float))
-    return float(BALLS[name](radius).worst_case(torch.from_numpy(losses), weight=prior).value)
+    return float(BALLS[name].of(radius).worst_case(torch.from_numpy(losses), weight=prior).value)
 
 
 def certificate_table(
@@ -143,17 +182,15 @@ def target_table(
 
 
 def divergences(law: np.ndarray, nominal: np.ndarray) -> dict[str, float]:
-    """The distance of ``law`` from ``nominal``, both ``[N]`` on any scale, in the unit of each ball."""
+    """The distance of ``law`` from ``nominal``, both ``[N]`` on any scale, in the unit of each ball; inf where the ball
+    of no radius holds it."""
     p, q = np.asarray(law, float) / np.sum(law), np.asarray(nominal, float) / np.sum(nominal)
     outside, inside = bool((p[q == 0] > 0).any()), q > 0
     ratio = p[inside] / q[inside]
-    found = {
-        "kl": float(np.where(ratio > 0, p[inside] * np.log(np.maximum(ratio, 1e-300)), 0.0).sum()),
-        "chi_square": float((q[inside] * (ratio - 1) ** 2).sum()) / 2,
-        "cvar": max(float(ratio.max()), 1.0),
+    return {
+        name: math.inf if outside and not ball.mutual else max(ball.distance(ratio, q[inside]), 0.0)
+        for name, ball in BALLS.items()
     }
-    found = {name: math.inf if outside else max(value, 0.0) for name, value in found.items()}
-    return found | {"tv": min(float(np.abs(p - q).sum()) / 2, 1.0)}  # two laws apart can sum to a hair above 2
 
 
 def held_out_certificates(
@@ -185,74 +222,6 @@ def held_out_certificates(
     targets = {name: shift.shares(name)[owner] / sizes[owner] for name in shift.names}
     targets = {name: law for name, law in targets.items() if law.any()}
     curves = certificate_table(losses, joined.prompt, weight=nominal, draws=draws, confidence=confidence)
+    curves["low"] = curves["low"].clip(lower=LOSS.low)
     found = target_table(losses, nominal, targets)
     return pd.concat([curves, found], ignore_index=True) if len(found) else curves
-
-
-def wasserstein_bracket(
-    model: nn.Module,
-    rows: Rows,
-    reference: Tensor,
-    *,
-    beta: float,
-    radii: Sequence[float],
-    steps: int = 10,
-    prompt: str = "joint",
-) -> pd.DataFrame:
-    """The worst case over a Wasserstein ball around embedded pairs, from below and to first order.
-
-    ``low`` is the loss at displaced inputs that a projected gradient ascent found: a law in the ball, so a true lower
-    bound of the supremum over continuous embeddings. ``first_order`` is E[l] + rho sqrt(E||g||^2) (arXiv 2502.01930,
-    Eq. 7): what WDPO trains on. It is exact as the radius goes to 0 and no bound beyond: where the loss curves upwards
-    ``low`` passes it. Neither is a certificate over texts, as embeddings between those of tokens are nobody's words.
-
-    Args:
-        model: the policy; all rows go through it at once.
-        rows: ``2B`` rows, the chosen completions of ``B`` pairs and then their rejected ones.
-        reference: ``[2B]`` reference log-probabilities, nats.
-        beta: DPO's.
-        radii: displacement's rms over the embeddings' rms (``WassersteinBall``'s unit ``relative``).
-        steps: of the ascent, from the first-order worst case.
-        prompt: ``joint`` or ``per_sequence``, as in ``WassersteinBall``.
-
-    Returns:
-        Columns ``radius``, ``nominal``, ``low``, ``first_order`` (nats) and ``n``, the pairs.
-    """
-    embeddings = unwrapped(model).get_input_embeddings()(rows.ids).detach()
-    table = []
-    for radius in radii:
-        ball = WassersteinBall(radius=radius, prompt=prompt)
-        ascent = _Ascent(model, rows, reference.to(embeddings), beta, ball, embeddings)
-        nominal, gradient = ascent.at(torch.zeros_like(embeddings))
-        stats = ball.statistics(gradient, embeddings, rows.attention, rows.prompt)
-        best, offset = nominal, torch.zeros_like(embeddings)
-        for _ in range(steps if radius > 0 else 0):
-            offset = ascent.projected(offset + ascent.projected(gradient))
-            value, gradient = ascent.at(offset)
-            best = max(best, value)
-        table.append((radius, nominal, best, nominal + float(ball.penalty(stats)), len(rows.ids) // 2))
-    return pd.DataFrame(table, columns=["radius", "nominal", "low", "first_order", "n"])
-
-
-class _Ascent:
-    """Loss and input gradient at displaced inputs, and the projection of a displacement to the radius."""
-
-    def __init__(
-        self, model: nn.Module, rows: Rows, reference: Tensor, beta: float, ball: WassersteinBall, embeddings: Tensor
-    ) -> None:
-        self.model, self.rows, self.reference, self.loss = model, rows, reference, SigmoidLoss(beta=beta)
-        self.ball, self.embeddings = ball, embeddings
-
-    def at(self, offset: Tensor) -> tuple[float, Tensor]:
-        """The mean loss, and the gradient of each pair's loss ``[2B, T, D]``."""
-        moved = offset.detach().requires_grad_()
-        chosen, rejected = (sequence_logps(self.model, self.rows, moved) - self.reference).chunk(2)
-        losses = self.loss.losses(chosen - rejected)
-        (gradient,) = torch.autograd.grad(losses.sum(), moved)
-        return float(losses.detach().mean()), self.ball.joint(gradient, self.rows.prompt)
-
-    def projected(self, direction: Tensor) -> Tensor:
-        """The displacement along ``direction`` with mean square radius^2 over pairs; 0 where the direction is 0."""
-        stats = self.ball.statistics(direction, self.embeddings, self.rows.attention, self.rows.prompt)
-        size = float((stats.gradient_square / stats.pairs).sqrt())
-        return direction * (float(self.ball.absolute_radius(stats)) / size) if size > 0 else torch.zeros_like(direction)

@@ -29,6 +29,7 @@ from robustalign.report.compare import Comparison
 from robustalign.report.measures import Policy, cells
 from robustalign.report.settings import Point
 from robustalign.report.statistics import Estimate
+from robustalign.report.strength import has_kl_radius
 from robustalign.report.tables import text
 
 RULES = ("nominal", "confidence", "leave_one_out")
@@ -82,6 +83,9 @@ def nominal_rule(
     comparison: Comparison, candidates: Sequence[Point], metric: Metric, tolerance: float
 ) -> tuple[Point | None, str]:
     """The strongest candidate whose nominal validation value is within ``tolerance`` (a share) of dpo's."""
+    knobs = {point.knob.knob.field for point in candidates if point.knob is not None}
+    if len(knobs) > 1:
+        return None, f"its settings turn several knobs ({', '.join(sorted(knobs))}), which have no common order"
     scores = {point.label: _score(comparison, point, metric, "nominal") for point in candidates}
     dpo = scores[comparison.dpo.label]
     if dpo is None:
@@ -135,17 +139,17 @@ def confidence_rule(
     if sample is None:
         return None, "needs the loss on validation prompts and the number of training pairs"
     radius = sample.radius
-    told = f"{sample.pairs} pairs: radius {radius:.2g} nats, temperature about {sample.temperature:.2g}"
-    if any(point.config["method"].get("set") != "kl" for point in candidates if not point.plain):
-        return None, f"{told}; only a KL ball has this divergence"
+    needed = f"{sample.pairs} pairs: radius {radius:.2g} nats, temperature about {sample.temperature:.2g}"
+    if not all(has_kl_radius(point.config["method"]) for point in candidates if not point.plain):
+        return None, f"{needed}; only a KL ball has this divergence"
     realised = {point.label: _divergence(point) for point in candidates}
     distance = {label: abs(np.log(d / radius)) for label, d in realised.items() if d}
     if not distance:
-        return None, f"{told}; no divergence was logged"
+        return None, f"{needed}; no divergence was logged"
     label = min(distance, key=lambda name: distance[name])
     if realised[label] > 2 * radius:
-        return comparison.dpo, f"{told}; even {label} realised {realised[label]:.2g}, so dpo"
-    return comparison.setting.point(label), f"{told}; realised {realised[label]:.2g}"
+        return comparison.dpo, f"{needed}; even {label} realised {realised[label]:.2g}, so dpo"
+    return comparison.setting.point(label), f"{needed}; realised {realised[label]:.2g}"
 
 
 def confidence_radius(losses: np.ndarray, pairs: int, confidence: float = 0.95, draws: int = 500) -> float:

@@ -12,14 +12,15 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from robustalign.report.strength import columns_of
 from robustalign.run.identity import labels
 from robustalign.stores import keep_password, sqlite_uri
 
 COLUMNS = (
-    "label", "method", "radius", "temperature", "beta", "seed", "model", "shift",
+    "label", "method", "knob", "knob_value", "radius", "temperature", "beta", "seed", "model", "shift",
     "control", "split", "step", "target", "coordinate", "metric", "value", "low", "high", "n", "run_id", "status",
 )  # fmt: skip
-REPEATED = ("label", "method", "model", "shift", "control", "split", "target", "metric", "run_id", "status")
+REPEATED = ("label", "method", "knob", "model", "shift", "control", "split", "target", "metric", "run_id", "status")
 
 
 class MissingResults(UserWarning):
@@ -84,8 +85,9 @@ def runs(
     """The results of an experiment's runs, one row per run x target x metric.
 
     Intervals are over the prompts of that run. ``label`` names a run's point, with the values in which points of the
-    same method differ; runs of several seeds share it. Runs without results are named in a ``MissingResults`` warning;
-    a run that two sweeps share counts once.
+    same method differ; runs of several seeds share it. ``knob`` and ``knob_value`` say what sets the strength of its
+    ambiguity set (``temperature``, 0.5), whatever the set. Runs without results are named in a ``MissingResults``
+    warning; a run that two sweeps share counts once.
 
     Args:
         experiment: its name in the store (``tracking.experiment``).
@@ -163,14 +165,10 @@ def tidy(runs: Iterable[Run], split: str | None = "test", controls: bool = True)
 
 def _about(run: Run, label: str) -> dict[str, Any]:
     method = run.method
-    numbers = {key: _number(method.get(key)) for key in ("radius", "temperature", "beta")}
+    numbers = columns_of(method)
     names = {key: (run.config.get(key) or {}).get("name") for key in ("model", "shift")}
     described = {"label": label, "method": method.get("name"), "seed": run.seed, "run_id": run.run_id}
     return described | numbers | names | {"status": run.status}
-
-
-def _number(value: Any) -> float:
-    return float("nan") if value is None else float(value)
 
 
 def _run(row: Mapping[str, Any], folder: Path) -> Run:

@@ -17,7 +17,8 @@ from typing import Any
 
 from robustalign.config import ShiftConfig
 from robustalign.report.load import Run
-from robustalign.run.identity import NO_RESULT, leaves
+from robustalign.report.strength import Strength, strength_of
+from robustalign.run.identity import NO_RESULT, labels
 from robustalign.shifts import Populations, Recorded, ScorerShift, Standards
 
 SETTING = ("model", "dataset", "shift", "reward")
@@ -37,25 +38,21 @@ class Point:
     def method(self) -> str:
         return str((self.config.get("method") or {}).get("name"))
 
-    @property
-    def radius(self) -> float | None:
-        return _number(self.config["method"].get("radius"))
-
-    @property
-    def temperature(self) -> float | None:
-        return _number(self.config["method"].get("temperature"))
-
-    @property
-    def beta(self) -> float | None:
-        return _number(self.config["method"].get("beta"))
+    @cached_property
+    def knob(self) -> Strength | None:
+        """What sets how strong it is, as its ambiguity set's class declares; None where nothing does."""
+        return strength_of(self.config["method"])
 
     @property
     def strength(self) -> float:
-        """How far it goes from dpo, in an order of its own: the radius, or one over the temperature or alpha."""
-        if self.radius is not None:
-            return self.radius
-        inverse = self.temperature or _number(self.config["method"].get("alpha"))
-        return 1.0 / inverse if inverse else 0.0
+        """How far it leads from dpo, in an order of its own knob's values; 0 without a knob."""
+        return 0.0 if self.knob is None else self.knob.order
+
+    @property
+    def beta(self) -> float | None:
+        """The scale of the implicit reward."""
+        beta = self.config["method"].get("beta")
+        return None if beta is None else float(beta)
 
     @property
     def plain(self) -> bool:
@@ -139,13 +136,12 @@ def settings(runs: Sequence[Run]) -> list[Setting]:
 def _setting(name: str, runs: Sequence[Run], shared: Sequence[str]) -> Setting:
     points: dict[str, Point] = {}
     warnings = list(shared)
-    for run in runs:
+    for run, label in zip(runs, labels([run.config for run in runs]), strict=True):
         config = _point_config(run)
-        point = points.setdefault(_key(config), Point(run.label, config))
+        point = points.setdefault(_key(config), Point(label, config))
         if run.seed in point.runs:
-            warnings.append(f"{run.label} has two finished runs with seed {run.seed}; the later one counts")
+            warnings.append(f"{label} has two finished runs with seed {run.seed}; the later one counts")
         point.runs[run.seed] = run
-    _tell_apart(list(points.values()))
     ordered = sorted(points.values(), key=lambda p: (not p.plain, p.oracle, p.method, p.strength, p.label))
     setting = Setting(name, runs[0].config, ordered, warnings)
     setting.warnings += [*_seeds(setting), *_scales(setting), *_budgets(setting), *_controls(setting)]
@@ -164,28 +160,13 @@ def _point_config(run: Run) -> Mapping[str, Any]:
     return {"method": run.method, "trainer": trainer}
 
 
-def _tell_apart(points: Sequence[Point]) -> None:
-    """Give points that share a label the values that they differ in."""
-    for label in {point.label for point in points}:
-        same = [point for point in points if point.label == label]
-        if len(same) == 1:
-            continue
-        flat = [dict(leaves(point.config)) for point in same]
-        keys = sorted({key for values in flat for key in values})
-        differing = [key for key in keys if len({json.dumps(values.get(key)) for values in flat}) > 1]
-        for point, values in zip(same, flat, strict=True):
-            known = [key for key in differing if values.get(key) is not None]
-            told = [f"{key.rpartition('.')[2]}={_show(values[key])}" for key in known]
-            point.label = " ".join([label, *told])
-
-
 def _distinct(names: Sequence[Mapping[str, str]]) -> list[str]:
     """Name each setting by what differs among them; the empty name for a single one."""
     if len(names) < 2:
         return [""] * len(names)
     keys = [key for key in names[0] if len({name[key] for name in names}) > 1]
-    told = [" ".join(name[key] for key in keys) or "setting" for name in names]
-    return [name if told.count(name) == 1 else f"{name} {i + 1}" for i, name in enumerate(told)]
+    joined = [" ".join(name[key] for key in keys) or "setting" for name in names]
+    return [name if joined.count(name) == 1 else f"{name} {i + 1}" for i, name in enumerate(joined)]
 
 
 def _setting_names(run: Run) -> Mapping[str, str]:
@@ -193,17 +174,18 @@ def _setting_names(run: Run) -> Mapping[str, str]:
 
 
 def _unfinished(runs: Sequence[Run]) -> list[str]:
-    told = []
+    """Warnings of runs that are left out, and of points that have no finished run."""
+    warnings = []
     for status in sorted({run.status for run in runs if run.status != "FINISHED"}):
         names = [run.name for run in runs if run.status == status]
-        told.append(f"{len(names)} of {len(runs)} runs are {status} and left out: {_some(names)}")
+        warnings.append(f"{len(names)} of {len(runs)} runs are {status} and left out: {_some(names)}")
     done = {run.label for run in runs if run.status == "FINISHED"}
     if absent := sorted({run.label for run in runs} - done):
-        told.append(f"no run of {_some(absent)} has finished: nothing is said of it")
+        warnings.append(f"no run of {_some(absent)} has finished: nothing is said of it")
     empty = [run.name for run in runs if run.status == "FINISHED" and not run.has_results]
     if empty:
-        told.append(f"{len(empty)} finished runs have no results and are left out: {_some(empty)}")
-    return told
+        warnings.append(f"{len(empty)} finished runs have no results and are left out: {_some(empty)}")
+    return warnings
 
 
 def _sweeps(runs: Sequence[Run]) -> list[str]:
@@ -279,10 +261,6 @@ def _key(value: Any) -> str:
 def _some(names: Iterable[str]) -> str:
     listed = list(names)
     return ", ".join(listed[:6]) + (f" and {len(listed) - 6} more" if len(listed) > 6 else "")
-
-
-def _number(value: Any) -> float | None:
-    return None if value is None else float(value)
 
 
 def _show(value: Any) -> str:

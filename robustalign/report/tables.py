@@ -16,6 +16,7 @@ from robustalign.report.compare import KL, Comparison
 from robustalign.report.measures import Measures, Policy
 from robustalign.report.settings import Point
 from robustalign.report.statistics import Estimate
+from robustalign.report.strength import columns_of
 
 LAST = ("KL, nats", "n")  # columns of a short table
 
@@ -42,8 +43,7 @@ def _rows(
     shift = measures.setting.shift
     for target in values.targets:
         coordinate = shift.coordinate(target) if target in shift.names else 0.0 if target == "nominal" else math.nan
-        row: dict[str, Any] = {"label": point.label, "method": point.method, "radius": point.radius}
-        row |= {"temperature": point.temperature, "beta": point.beta}
+        row: dict[str, Any] = {"label": point.label, "method": point.method, **columns_of(point.config["method"])}
         row |= {"control": str(policy.control), "step": policy.control.step_of(point.last_step)}
         row |= {"split": split, "metric": metric.name, "target": target, "coordinate": coordinate}
         row |= values.estimate(target).columns()

@@ -91,6 +91,8 @@ def labels(configs: Sequence[Config | Mapping[str, Any]]) -> list[str]:
 def _of_point(values: Mapping[str, Any]) -> dict[str, Any]:
     """What makes the point that runs of several seeds have in common, in its own setting."""
     no_result = {f"trainer.{name}" for name in NO_RESULT}
+    if values.get("method.scope") == "microbatch":
+        no_result.discard("trainer.micro_batch_size")
     return {key: v for key, v in values.items() if key.startswith(("method.", "trainer.")) and key not in no_result}
 
 

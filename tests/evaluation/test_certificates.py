@@ -18,8 +18,8 @@ from robustalign.evaluation.certificates import (
     divergences,
     held_out_certificates,
     target_table,
-    wasserstein_bracket,
 )
+from robustalign.evaluation.wasserstein import wasserstein_bracket
 from robustalign.policies.logprobs import Rows, sequence_logps
 from robustalign.shifts import Pairs, ScorerShift, Standards
 from tests.conftest import tiny_gpt2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ import robustalign
 from robustalign.cli import choose, report
 from robustalign.report.build import build, finished_settings
 from robustalign.report.load import COLUMNS, MissingResults, store
+from robustalign.report.markup import plain
 from robustalign.run.folder import State
 from tests.report.conftest import make
 from tests.report.synthetic import Scene, bring
@@ -56,6 +58,8 @@ def test_runs_is_tidy(output):
     assert frame.groupby("label", observed=True)["seed"].nunique().eq(2).all()
     temperature = frame.drop_duplicates("label").set_index("label")["temperature"]
     assert temperature["kldpo tau=0.5"] == 0.5 and pd.isna(temperature["dpo"])
+    knobs = frame.drop_duplicates("label").set_index("label")["knob"]
+    assert knobs["kldpo tau=0.5"] == "temperature" and knobs["dpo"] == ""
     everything = robustalign.runs("demo", output=output, split=None, controls=True)
     assert set(everything["split"]) == {"test", "validation"} and "shrink_0.5" in set(everything["control"])
 
@@ -213,3 +217,23 @@ def test_two_sweeps_of_one_experiment_are_one_set_of_runs(output):
     assert any("holds 2 sweeps" in warning for warning in setting.warnings)
     _, (alone,) = finished_settings(store(None, output), "demo", output, second.id)
     assert all(point.seeds == (1, 2) for point in alone.points)
+
+
+ODD = r"cheap $$ & <b>#1_{x}^2~</b> 50% \\ [a](b) **c** |d|"
+
+
+def test_a_label_may_hold_any_character(tmp_path):
+    """And stands in every table, picture and page as it was given."""
+    bring(make(tmp_path, ("dpo",), (0, 1), scene=Scene(prompts=40)))
+    bring(make(tmp_path, ("kldpo_t0.5",), (0, 1), f"label='{ODD}'", scene=Scene(prompts=40)))
+    told = words_of(tmp_path, "demo")
+    folder = tmp_path / "reports" / "demo"
+    assert ODD in plain(told)
+    assert ODD in set(pd.read_csv(folder / "table.csv")["label"])
+    page = (folder / "report.html").read_text()
+    assert f"<b>{html.escape(ODD)}</b>" in page and "<b>#1" not in page
+    tex = (folder / "table_reward.tex").read_text()
+    assert r"cheap \$\$ \& \textless{}b\textgreater{}\#1\_\{x\}\textasciicircum{}2\textasciitilde{}" in tex
+    assert ODD in plain((folder / "table.md").read_text())
+    texts = re.findall(r"<text[^>]*>(.*?)</text>", (folder / "curves.svg").read_text())
+    assert ODD in {html.unescape(text) for text in texts}

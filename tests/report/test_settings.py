@@ -22,8 +22,8 @@ def test_points_and_their_seeds(sweep):
     assert labels[0] == "dpo" and "dpo lr=5e-4" in labels and "kldpo tau=0.5" in labels and labels[-1] == "oracle"
     assert all(point.seeds == SEEDS for point in setting.points)
     assert setting.baseline is not None and setting.baseline.label == "dpo"
-    assert {name: [p.temperature for p in points] for name, points in setting.families().items()} == {
-        "wdpo": [None],
+    assert {name: [p.knob.value for p in points] for name, points in setting.families().items()} == {
+        "wdpo": [0.03],
         "kldpo": [1.0, 0.5],
     }
 

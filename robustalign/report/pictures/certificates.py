@@ -9,23 +9,17 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from robustalign.evaluation.certificates import BALLS
 from robustalign.evaluation.controls import REFERENCE, TRAINED, read_control
 from robustalign.report.certify import curve_name
 from robustalign.report.measures import Measures
 from robustalign.report.settings import Point
 from robustalign.report.style import COLOURS, Look, colour, in_legend, legend_below, note, panels
 
-RADII = {
-    "kl": "KL radius (nats)",
-    "chi_square": "chi-square radius",
-    "tv": "total-variation radius (share)",
-    "cvar": "CVaR: largest re-weighting",
-}
-
 
 def certificates(table: pd.DataFrame, measures: Measures, look: Look) -> Figure | None:
     """Above the certificate over the radius with its controls, below how far it exceeds the loss at each target."""
-    sets = [name for name in RADII if (table["set"] == name).any()]
+    sets = [name for name in BALLS if (table["set"] == name).any()]
     if not sets:
         return None
     at_target = table["slack"].notna()  # targets that re-weight the nominal pairs
@@ -33,10 +27,10 @@ def certificates(table: pd.DataFrame, measures: Measures, look: Look) -> Figure 
     for column, name in enumerate(sets):
         of_set = table[table["set"] == name]
         _curves(rows[0][column], of_set[of_set["target"] == ""], measures, look)
-        rows[0][column].set_xlabel(RADII[name])
+        rows[0][column].set_xlabel(_radius(name))
         if at_target.any():
             _slack(rows[1][column], of_set[at_target.loc[of_set.index]], measures, look)
-            rows[1][column].set_xlabel(f"target's distance:\n{RADII[name]}")
+            rows[1][column].set_xlabel(f"distance of the target\n({BALLS[name].unit})")
     rows[0][0].set_ylabel("worst loss within the radius\n(nats)")
     if at_target.any():
         rows[1][0].set_ylabel("certificate minus loss\nat the target (nats)")
@@ -44,6 +38,10 @@ def certificates(table: pd.DataFrame, measures: Measures, look: Look) -> Figure 
     note(figure, f"95 % intervals over {measures.count()}, {table['pairs'].max()} pairs{below}")
     legend_below(figure)
     return figure
+
+
+def _radius(name: str) -> str:
+    return f"{name.replace('_', ' ')} radius\n({BALLS[name].unit})"
 
 
 def _shown(measures: Measures) -> list[Point]:

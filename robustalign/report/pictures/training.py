@@ -18,7 +18,7 @@ PANELS = (
     ("train/grad_norm", "gradient norm"),
     ("robust/ess", "effective pairs in a batch"),
     ("robust/weight_max", "largest weight (mean 1)"),
-    ("robust/divergence", "realised divergence (nats)"),
+    ("robust/divergence", "realised divergence\n(unit of the set's radius)"),
     ("robust/dual", "temperature or dual (nats)"),
     ("robust/penalty", "penalty (nats)"),
     ("robust/clamped", "share of clamped pairs"),
