@@ -12,6 +12,7 @@ LEVEL = {
     "bounds": 0,
     "errors": 0,
     "files": 0,
+    "fingerprints": 1,
     "names": 1,
     "stores": 1,
     "config": 1,

@@ -12,6 +12,7 @@ import numpy as np
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from robustalign import fingerprints
 from robustalign.cache import ArtefactCache
 from robustalign.config import Config, DatasetConfig
 from robustalign.data.given import NOT_NEEDED, TOO_LONG, carried_columns, nothing_left, save_account
@@ -195,7 +196,8 @@ def split_key(config: Config, split: str) -> dict:
         return key
     key |= {"samples": dataset.samples, "sampling": vars(dataset.sampling).copy()}
     if dataset.source == "chitchat":
-        key |= {"words": [dataset.min_words, dataset.max_words]}
+        words = [dataset.min_words, dataset.max_words]
+        key |= {"words": words, "file": fingerprints.of_file(chitchat.location())}
     if config.shift.visible == "tag":
         key |= {"tags": list(config.shift.objectives)}
     return key

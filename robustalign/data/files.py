@@ -23,6 +23,7 @@ from typing import IO, Any
 from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 
 from robustalign.errors import ConfigError
+from robustalign.fingerprints import of_file
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow")
 _PEEK = 100  # rows that are looked at for the names of columns
@@ -108,21 +109,8 @@ def content(found: Sequence[Part]) -> str:
     for part in found:
         state.update(f"{part.split}\0{part.version}\0{len(part.files)}\0".encode())
         for file in part.files:
-            state.update(file_hash(file).encode())
+            state.update(of_file(file).encode())
     return state.hexdigest()[:20]
-
-
-_hashes: dict[tuple[str, int, int, int], str] = {}
-
-
-def file_hash(file: Path) -> str:
-    """Sha256 of a file; read again only if its size, inode or time of change differs."""
-    facts = file.stat()
-    at = (str(file), facts.st_size, facts.st_mtime_ns, facts.st_ino)
-    if at not in _hashes:
-        with open(file, "rb") as stream:
-            _hashes[at] = hashlib.file_digest(stream, "sha256").hexdigest()
-    return _hashes[at]
 
 
 # ---------------------------------------------------------------- places

@@ -1,7 +1,8 @@
 """The program of a run (``robustalign.run.program``): candidates, pairs, training and evaluation."""
 
 from robustalign.pipeline.checks import check_config
+from robustalign.pipeline.inputs import inputs
 from robustalign.pipeline.run import run, warm
 from robustalign.pipeline.stages import outlook, shared_key
 
-__all__ = ["check_config", "outlook", "run", "shared_key", "warm"]
+__all__ = ["check_config", "inputs", "outlook", "run", "shared_key", "warm"]

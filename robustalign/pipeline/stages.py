@@ -9,8 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, cached_property
-from importlib.metadata import PackageNotFoundError, version
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -30,6 +29,7 @@ from robustalign.data.rows import rows as read_rows
 from robustalign.data.splits import SPLITS
 from robustalign.errors import ConfigError
 from robustalign.evaluation.metrics import METRICS, Cell
+from robustalign.pipeline import inputs
 from robustalign.policies.load import asset_folder, convert_wheel, load_model, load_tokenizer, run_model
 from robustalign.policies.logprobs import score_completions
 from robustalign.policies.save import is_adapter, merge
@@ -51,12 +51,12 @@ class Stages:
         if kind == "asset":
             return str(asset_folder(name))
         if kind == "wheel":
-            return str(self.cache.get("model", _wheel_key(name), lambda out: convert_wheel(name, out)))
+            return str(self.cache.get("model", inputs.wheel(name), lambda out: convert_wheel(name, out)))
         path = self.config.model.path
         if kind == "run":
             path = str(run_model(name, Path(self.config.paths.output)))
         if is_adapter(Path(path)):  # what the adapters make of their base is where training starts
-            key = {"merged": folder_fingerprint(Path(path))}
+            key = {"merged": inputs.model(self.config)}
             return str(self.cache.get("model", key, lambda out: merge(Path(path), out)))
         return path
 
@@ -64,9 +64,7 @@ class Stages:
     def model_key(self) -> dict[str, Any]:
         """What identifies the model's numbers."""
         model = self.config.model
-        folder = Path(self.model_path)
-        weights = folder_fingerprint(folder) if folder.is_dir() else f"{model.path}@{model.revision}"
-        key = {"weights": weights, "dtype": model.dtype, "attention": model.attention}
+        key = {"weights": inputs.model(self.config), "dtype": model.dtype, "attention": model.attention}
         return key if model.quantization is None else key | {"quantization": model.quantization}
 
     @cached_property
@@ -101,11 +99,11 @@ class Stages:
         return self.cache.get("candidates", self.candidates_key(split), build)
 
     def scores_key(self, split: str) -> dict[str, Any]:
-        human = self.config.dataset.source == "preferences"
-        wanted = {name.removeprefix("-") for name in self.config.shift.objectives}
-        rewards = {name: spec for name, spec in self.config.reward.items() if not human or name in wanted}
+        human, memory = self.config.dataset.source == "preferences", inputs.memory(self.config)
+        used = inputs.used_rewards(self.config)
+        rewards = {name: inputs.scorer(name, spec, memory) for name, spec in used.items()}
         candidates = self.cache.path("candidates", self.candidates_key(split)).name
-        return {"version": 1, "candidates": candidates, "rewards": rewards, "human": human}
+        return {"version": 2, "candidates": candidates, "rewards": rewards, "human": human}
 
     def scores_folder(self, split: str) -> Path:
         folder, key = self.candidates_folder(split), self.scores_key(split)
@@ -114,7 +112,9 @@ class Stages:
             table = load_from_disk(folder)
             texts = table["replies"][:]
             prompts = [text for text, row in zip(asked(table), texts, strict=True) for _ in row]
-            flat = score_all(key["rewards"], self.reward_assets, prompts, [reply for row in texts for reply in row])
+            flat = score_all(
+                inputs.used_rewards(self.config), self.reward_assets, prompts, [reply for row in texts for reply in row]
+            )
             if key["human"]:
                 flat[HUMAN] = np.tile([1.0, 0.0], len(texts))
             save_file({name: v.reshape(len(texts), -1) for name, v in flat.items()}, target / "scores.safetensors")
@@ -161,7 +161,8 @@ class Stages:
         """The folder a scorer prepared for itself, once for all runs."""
         if not hasattr(module, "prepare"):
             return self.cache.root
-        return self.cache.get("reward_assets", {"scorer": scorer, "version": 1}, module.prepare)
+        key = {"scorer": scorer, "version": 2, "code": inputs.code(scorer, {"scorer": scorer})}
+        return self.cache.get("reward_assets", key, module.prepare)
 
     @cached_property
     def shift(self) -> Shift:
@@ -211,7 +212,7 @@ class Stages:
     def to_build(self) -> list[str]:
         """The stages that have something to build for this config. Nothing is built."""
         kind, _, name = self.config.model.path.partition(":")
-        if kind == "wheel" and not self.cache.has("model", _wheel_key(name)):
+        if kind == "wheel" and not self.cache.has("model", inputs.wheel(name)):
             return ["model", *KEYS]
         has = {
             stage: all(self.cache.has(stage, key(self, split)) for split in splits(self.config))
@@ -264,32 +265,6 @@ def shared_key(config: Config) -> str:
 
 def digest(value: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _wheel_key(name: str) -> dict[str, Any]:
-    try:
-        return {"wheel": name, "version": version(name)}
-    except PackageNotFoundError:
-        return {"wheel": name, "version": "missing"}
-
-
-@cache
-def folder_fingerprint(folder: Path) -> str:
-    """Hash of a checkpoint's weights, config and tokenizer files.
-
-    Raises:
-        ConfigError: the folder holds no safetensors weights.
-    """
-    files = sorted(p for p in folder.iterdir() if p.suffix in (".safetensors", ".json", ".jinja", ".model"))
-    if not any(file.suffix == ".safetensors" for file in files):
-        raise ConfigError("model.path", f"{folder} holds no .safetensors weights")
-    state = hashlib.sha256()
-    for file in files:
-        state.update(file.name.encode())
-        with open(file, "rb") as stream:
-            while block := stream.read(1 << 20):
-                state.update(block)
-    return state.hexdigest()[:20]
 
 
 def device(config: Config) -> torch.device:

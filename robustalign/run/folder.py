@@ -84,6 +84,7 @@ class RunFolder:
         self.traceback = self.path / "traceback.txt"
         self.environment = self.path / "environment.json"
         self.config_file = self.path / "config.yaml"
+        self.inputs_file = self.path / "inputs.json"
         self._status_file = self.path / "status.json"
         self._cancel_file = self.path / "cancel"
         self._job_file = self.path / "job.json"
@@ -117,6 +118,18 @@ class RunFolder:
         except FileNotFoundError:
             return None
         return plain
+
+    def remember_inputs(self, inputs: Mapping[str, str]) -> None:
+        """Write down what the run is computed from, at its first start."""
+        if not self.inputs_file.exists():
+            replace_text(self.inputs_file, json.dumps(inputs, indent=1, sort_keys=True) + "\n")
+
+    def changed_inputs(self, inputs: Mapping[str, str]) -> list[str]:
+        """What is not what it was when the run started; nothing where that is not known."""
+        if not self.inputs_file.is_file():
+            return []
+        before: dict[str, str] = json.loads(self.inputs_file.read_text())
+        return sorted(name for name in before.keys() & inputs.keys() if before[name] != inputs[name])
 
     def config(self) -> Config:
         """The frozen config."""

@@ -103,7 +103,7 @@ class Nursery:
             try:
                 meaning = program.load(config.sweep.program)
                 meaning.check_config(config)
-                found = {"shared": meaning.shared_key(config)}
+                found = {"shared": meaning.shared_key(config), "inputs": meaning.inputs(config)}
                 if request["outlook"]:
                     found |= meaning.outlook(config)
             except ConfigError as error:

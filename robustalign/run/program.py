@@ -1,7 +1,7 @@
 """The one door between running a config and knowing what a config means.
 
 ``robustalign.run`` and ``robustalign.sweeps`` start, watch and resume runs; what a run does is said by a *program*, a
-module with the five functions below. ``sweep.program`` names it, and only a run's own process imports it.
+module with the six functions below. ``sweep.program`` names it, and only a run's own process imports it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from robustalign.errors import ConfigError
 from robustalign.run.folder import RunFolder
 from robustalign.run.journal import Journal
 
-FUNCTIONS = ("check_config", "shared_key", "outlook", "warm", "run")
+FUNCTIONS = ("check_config", "shared_key", "outlook", "inputs", "warm", "run")
 
 
 class Program(Protocol):
@@ -34,6 +34,10 @@ class Program(Protocol):
     def outlook(self, config: Config) -> dict[str, Any]:
         """What a dry run shows: stages ``to_build`` and training ``tokens`` (None: nobody can tell yet)."""
 
+    def inputs(self, config: Config) -> dict[str, str]:
+        """What the run is computed from and the config only names: fingerprints of data, model and code, by what they
+        are. Cheap: asked of every run at every launch."""
+
     def warm(self, config: Config) -> None:
         """Build the artefacts that runs of a sweep share."""
 
@@ -49,7 +53,7 @@ def load(name: str) -> Program:
     """The program of that module.
 
     Raises:
-        ConfigError: there is no such module, or it lacks one of the five functions.
+        ConfigError: there is no such module, or it lacks one of the six functions.
     """
     try:
         module = importlib.import_module(name)

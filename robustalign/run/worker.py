@@ -104,7 +104,9 @@ def _attempt(folder: RunFolder, stop: StopRequest, team: Team | None) -> int:
         trainer = config.trainer
         team = team or Team(trainer.nproc)
         if team.ranks == 1:
-            program.load(config.sweep.program).run(config, folder, journal, stop)
+            meaning = program.load(config.sweep.program)
+            folder.remember_inputs(meaning.inputs(config))
+            meaning.run(config, folder, journal, stop)
         else:
             rank_processes.lead(team, str(folder.path), trainer.device, _on_a_rank(folder, journal), stop)
         state = State.FINISHED
@@ -144,7 +146,10 @@ def _on_a_rank(folder: RunFolder, journal: Journal) -> Callable[[], None]:
         try:
             config = folder.config()
             stop = StopRequest(folder, parent)
-            program.load(config.sweep.program).run(config, folder, journal if leads else Mute(), stop)
+            meaning = program.load(config.sweep.program)
+            if leads:
+                folder.remember_inputs(meaning.inputs(config))
+            meaning.run(config, folder, journal if leads else Mute(), stop)
         finally:
             if leads:
                 folder.set_status()  # a step that has not reached the disk yet

@@ -19,7 +19,7 @@ from robustalign.sweeps.display import describe_plan, print_summary
 from robustalign.sweeps.fork_client import NurseryClient
 from robustalign.sweeps.git import git_state
 from robustalign.sweeps.mlflow_sync import following
-from robustalign.sweeps.sweep import Run, Sweep, launch, plan
+from robustalign.sweeps.sweep import Run, Sweep, launch, plan, start_over
 
 
 def restore(sweep: Sweep) -> Backend:
@@ -39,6 +39,7 @@ def execute(configs: Sequence[Config], base: Config, backend: Backend, client: N
         return 0
     sweep, todo = launch(configs, base, configs[0].sweep.retry, backend.look, **memory)
     _say_what_is_left_out(sweep, todo)
+    _compare_inputs(sweep.runs, todo, found)
     return _carry_on(sweep, todo, backend, client, _shared(drawn.runs, found))
 
 
@@ -49,6 +50,7 @@ def resume(sweep: Sweep, todo: Sequence[Run], backend: Backend) -> int:
     configs = [run.folder.config() for run in todo]
     with contextlib.closing(NurseryClient()) as client:
         found = client.check(list(map(asdict, configs)))
+        _compare_inputs(todo, todo, found)
         return _carry_on(sweep, todo, backend, client, _shared(todo, found))
 
 
@@ -82,6 +84,23 @@ def _sharing(todo: Sequence[Run], shared: Mapping[str, str]) -> list[Run]:
     for run in todo:
         first.setdefault(shared[run.folder.name], run)
     return [run for key, run in first.items() if counts[key] > 1]
+
+
+def _compare_inputs(runs: Sequence[Run], todo: Sequence[Run], found: Sequence[Mapping[str, Any]]) -> None:
+    """Tell which runs were made from data, a model or code that are no longer the same; those not ended start anew."""
+    kept, anew = Counter[str](), Counter[str]()
+    for run, reply in zip(runs, found, strict=True):
+        if changed := ", ".join(run.folder.changed_inputs(reply["inputs"])):
+            if run.folder.status().state is State.FINISHED:
+                kept[changed] += 1
+            elif run in todo and run.folder.runner() is None:
+                start_over(run.folder)
+                anew[changed] += 1
+    for changed, count in kept.items():
+        text = f"{count} finished runs are OUTDATED: changed since: {changed}; sweep.retry=all runs them again"
+        print(f"robustalign: warning: {text}", file=sys.stderr)
+    for changed, count in anew.items():
+        print(f"robustalign: {count} interrupted runs start anew: changed since: {changed}", file=sys.stderr)
 
 
 def _say_what_is_left_out(sweep: Sweep, todo: Sequence[Run]) -> None:

@@ -69,7 +69,7 @@ class Sweep:
         for run, status in self.status():
             worn_out = status.state is State.KILLED and status.kills > self.max_restarts
             if status.state is State.FINISHED and status.state in again:
-                _start_over(run.folder)
+                start_over(run.folder)
             elif status.state in again or status.state is State.CANCELLED or (worn_out and again):
                 run.folder.reopen()
             elif status.state.ended or worn_out:
@@ -187,8 +187,8 @@ def find(output: Path, sweep: str | None = None) -> Sweep:
     return fitting[-1]
 
 
-def _start_over(folder: RunFolder) -> None:
-    """Put a finished run aside and freeze its config into a new folder."""
+def start_over(folder: RunFolder) -> None:
+    """Put a run aside and freeze its config into a new folder."""
     config = folder.config()
     aside = folder.path.parent / ".superseded"
     aside.mkdir(exist_ok=True)

@@ -27,6 +27,11 @@ def shared_key(config: Config) -> str:
     return json.dumps([config.model.name, config.dataset.seed])
 
 
+def inputs(config: Config) -> dict[str, str]:
+    watched = config.method.get("watch")
+    return {"numbers": "always", **({"data": Path(watched).read_text()} if watched else {})}
+
+
 def outlook(config: Config) -> dict[str, Any]:
     built = ArtefactCache(Path(config.paths.cache)).has("numbers", {"seed": config.dataset.seed})
     return {"to_build": [] if built else ["numbers"], "tokens": 1000 if built else None}

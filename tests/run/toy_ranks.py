@@ -28,6 +28,10 @@ def shared_key(config: Config) -> str:
     return ""
 
 
+def inputs(config: Config) -> dict[str, str]:
+    return {}
+
+
 def outlook(config: Config) -> dict[str, Any]:
     return {"to_build": [], "tokens": None}
 

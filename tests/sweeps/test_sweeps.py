@@ -246,3 +246,34 @@ def test_a_changed_conf_does_not_reach_frozen_runs(shell):
     assert waiting.config().trainer.max_steps == 40
     launcher.communicate(timeout=60)
     assert steps(waiting) == list(range(1, 41))
+
+
+def test_a_finished_run_whose_data_changed_is_told_to_be_outdated(shell):
+    data = shell.folder / "data.txt"
+    data.write_text("old")
+    words = ("trainer.max_steps=2", f"+method.watch={data}")
+    assert "OUTDATED" not in shell.train(*words).stderr
+    data.write_text("new")
+    again = shell.train(*words)
+    assert (
+        again.returncode == 0 and "1 finished runs are OUTDATED: changed since: data; sweep.retry=all" in again.stderr
+    )
+    assert "OUTDATED" not in shell.train(*words, "sweep.retry=all").stderr
+    assert "OUTDATED" not in shell.train(*words).stderr
+    (folder,) = (run.folder for run in shell.sweep().runs)
+    folder.inputs_file.unlink()  # as a run of an earlier version left it
+    data.write_text("newer")
+    assert "OUTDATED" not in shell.train(*words).stderr
+
+
+def test_a_run_that_stopped_before_its_data_changed_starts_anew(shell):
+    data = shell.folder / "data.txt"
+    data.write_text("old")
+    words = ("trainer.max_steps=4", "trainer.save_steps=1", f"+method.watch={data}", "+method.raise_at=3")
+    assert shell.train(*words).returncode == 1
+    again = shell.train(*words, "sweep.retry=failed")
+    (folder,) = (run.folder for run in shell.sweep().runs)
+    assert "start anew" not in again.stderr and folder.status().attempts == 2
+    data.write_text("new")
+    again = shell.train(*words, "sweep.retry=failed")
+    assert "1 interrupted runs start anew: changed since: data" in again.stderr and folder.status().attempts == 1
