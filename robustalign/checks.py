@@ -39,6 +39,7 @@ def resolve(composed: DictConfig) -> Config:
     except OmegaConfBaseException as error:
         raise ConfigError(error.full_key or "config", str(error).splitlines()[0]) from error
     assert isinstance(config, Config)
+    config.dataset.name = config.dataset.name or _name_of(config.dataset)
     _check_declared(config)
     config.shift.nominal = weights(config.shift.nominal, "shift.nominal", config.shift)
     config.shift.targets = _targets(config.shift)
@@ -54,17 +55,16 @@ def _targets(shift: ShiftConfig) -> dict[str, list[float]]:
     return {str(name): weights(value, f"shift.targets.{name}", shift) for name, value in shift.targets.items()}
 
 
-def _find_data(dataset: DatasetConfig) -> None:
-    """Absolute paths of what is on this machine, and the data's name from its path where none is given."""
+def _name_of(dataset: DatasetConfig) -> str:
+    """What data without a name are called: the last part of their (first) path."""
     first = dataset.path
     while isinstance(first, dict | list) and first:
         first = next(iter(first.values() if isinstance(first, dict) else first))
-    dataset.path = _found("dataset.path", dataset.path)
-    if not dataset.name:
-        dataset.name = Path(str(first)).name if first else dataset.source
+    return Path(str(first)).name if first else dataset.source
 
 
 def _found(key: str, path: Any) -> Any:
+    """Absolute paths of what is on this machine, in a list or by split too."""
     if isinstance(path, dict):
         return {name: _found(f"{key}.{name}", one) for name, one in path.items()}
     if isinstance(path, list):
@@ -228,7 +228,7 @@ def _find_places(config: Config) -> None:
     config.paths.cache = str(Path(config.paths.cache).expanduser().absolute())
     config.model.path = found_place("model.path", config.model.path)
     if config.dataset.source != "chitchat":
-        _find_data(config.dataset)
+        config.dataset.path = _found("dataset.path", config.dataset.path)
     scheme, slashes, file = (config.tracking.uri or "").partition(":///~")
     if slashes:
         config.tracking.uri = f"{scheme}:///{Path('~' + file).expanduser()}"
