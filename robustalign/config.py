@@ -65,7 +65,7 @@ class ModelConfig:
     dtype: str = word("float32", DTYPES)  # of the weights: float32 | bfloat16; log-probs and losses are always fp32
     attention: str = word("sdpa", ATTENTION)  # attention implementation: sdpa | eager | flash_attention_2
     max_length: int = number(128, "[2, inf)")  # tokens of prompt + completion; longer rows are dropped and counted
-    system_prompt: str | None = None  # a system turn before every prompt (needs a chat template with that role)
+    system_prompt: str | None = None  # a system turn before prompts without one (the chat template must know it)
     gradient_checkpointing: bool = False  # recompute activations in the backward
     lora: LoraConfig = field(default_factory=LoraConfig)
 
@@ -77,7 +77,7 @@ class SamplingConfig:
     temperature: float = number(1.0, "(0, inf)")  # of the softmax; > 0
     top_k: int = number(64, "[0, inf)")  # 0: no cut
     top_p: float = number(1.0, "(0, 1]")  # 1: no cut
-    max_new_tokens: int = number(10, "[1, inf)")  # longest reply
+    max_new_tokens: int = number(10, "[1, inf)")  # longest reply; one that is cut there stays open
     batch_size: int = number(256, "[1, inf)")  # rows per generation batch
 
 

@@ -10,12 +10,20 @@ from pathlib import Path
 
 import numpy as np
 from datasets import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from robustalign import fingerprints
 from robustalign.cache import ArtefactCache
 from robustalign.config import Config, DatasetConfig
-from robustalign.data.given import NOT_NEEDED, TOO_LONG, carried_columns, nothing_left, save_account
+from robustalign.data.given import (
+    NOT_NEEDED,
+    REFUSED,
+    TOO_LONG,
+    carried_columns,
+    nothing_left,
+    refused,
+    save_account,
+)
 from robustalign.data.prompts import Prompt, messages
 from robustalign.data.reading import Account
 from robustalign.data.rows import Rows, turns
@@ -23,7 +31,7 @@ from robustalign.data.rows import key as rows_key
 from robustalign.data.rows import rows as read_rows
 from robustalign.data.sources import chitchat
 from robustalign.errors import ConfigError
-from robustalign.policies.encode import decode, prompt_ids
+from robustalign.policies.encode import Encoder, Unrenderable
 from robustalign.policies.generate import sample_replies
 
 
@@ -31,8 +39,8 @@ from robustalign.policies.generate import sample_replies
 class Candidates:
     """One split's prompts and replies, with scores ``{objective: [P, n]}`` and reference log-probs ``[P, n]``.
 
-    ``table`` columns: turns (lists of ``{role, content}``), group, prompt_ids, replies (n texts), reply_ids (n lists
-    ending in one EOS).
+    ``table`` columns: turns (lists of ``{role, content}``), group, prompt_ids, replies (n texts), reply_ids (n
+    lists; one that was cut in sampling has no end token).
     """
 
     table: Dataset
@@ -89,7 +97,7 @@ def check_source(config: Config, splits: Sequence[str], cache: ArtefactCache) ->
 
 
 def select_prompts(
-    config: Config, split: str, tokenizer: PreTrainedTokenizerBase, rows: Rows | None
+    config: Config, split: str, encoder: Encoder, rows: Rows | None
 ) -> tuple[list[Prompt], dict[str, int]]:
     """The split's prompts, in an order drawn with ``dataset.seed``, and how many were left out by reason.
 
@@ -97,15 +105,15 @@ def select_prompts(
     group, with the group's name in its text.
 
     Raises:
-        ConfigError: no prompt is left.
+        ConfigError: no prompt is left, or the chat template refuses one, unless ``dataset.bad_rows=drop``.
     """
     dataset = config.dataset
     if dataset.source == "chitchat":
         found = chitchat.prompts(split, min_words=dataset.min_words, max_words=dataset.max_words)
     else:
         assert rows is not None
-        asked_in = rows.table.select_columns("prompt").select(rows.index[split])["prompt"]
-        found = [Prompt(turns(cell)) for cell in asked_in]
+        table = rows.table.select_columns(["prompt", "row"]).select(rows.index[split])
+        found = [Prompt(turns(one["prompt"]), row=one["row"]) for one in table]
     repeated, found = len(found), list(dict.fromkeys(found))
     if not found:
         raise ConfigError("dataset.path" if dataset.path else "dataset.min_words", f"no prompt in the {split} split")
@@ -113,19 +121,30 @@ def select_prompts(
     if config.shift.visible == "tag":
         found = [_tagged(prompt, name) for prompt in found for name in config.shift.objectives]
     random.Random(dataset.seed).shuffle(found)
-    room = config.model.max_length - dataset.sampling.max_new_tokens - 1
+    room = config.model.max_length - dataset.sampling.max_new_tokens
     wanted = getattr(dataset, f"{split}_prompts")
     fits: list[Prompt] = []
-    looked = 0
+    looked = bad = 0
     for prompt in found:
         if len(fits) == wanted:
             break
         looked += 1
-        if len(prompt_ids(tokenizer, messages(prompt.turns), config.model.system_prompt)) <= room:
+        try:
+            ids = encoder.prompt(messages(prompt.turns))
+        except Unrenderable as error:
+            bad += refused(dataset, prompt.row, error)
+            continue
+        if len(ids) <= room:
             fits.append(prompt)
+    if not fits and bad == looked:
+        raise ConfigError("dataset.path", f"the chat template refuses every prompt of the {split} split")
     if not fits:
         raise ConfigError("model.max_length", f"{config.model.max_length} is shorter than every prompt and a reply")
-    return fits, facts | {TOO_LONG: looked - len(fits), NOT_NEEDED.format(split): len(found) - looked}
+    return fits, facts | {
+        REFUSED: bad,
+        TOO_LONG: looked - bad - len(fits),
+        NOT_NEEDED.format(split): len(found) - looked,
+    }
 
 
 def _tagged(prompt: Prompt, group: str) -> Prompt:
@@ -137,23 +156,23 @@ def sample_candidates(
     config: Config,
     split: str,
     model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    encoder: Encoder,
     rows: Rows | None,
     target: Path,
 ) -> None:
     """Sample ``dataset.samples`` replies to each prompt of a split; save the table and its account in ``target``."""
-    prompts, facts = select_prompts(config, split, tokenizer, rows)
-    ids = [prompt_ids(tokenizer, messages(prompt.turns), config.model.system_prompt) for prompt in prompts]
+    prompts, facts = select_prompts(config, split, encoder, rows)
+    ids = [encoder.prompt(messages(prompt.turns)) for prompt in prompts]
     replies = sample_replies(
         model,
-        tokenizer,
+        encoder,
         ids,
         count=config.dataset.samples,
         sampling=config.dataset.sampling,
         seed=config.dataset.seed,
         progress=f"sampling {split} candidates",
     )
-    _save(prompts, ids, [[decode(tokenizer, r) for r in row] for row in replies], replies, target)
+    _save(prompts, ids, [[encoder.text(r) for r in row] for row in replies], replies, target)
     account = rows.account if rows else Account(sum(facts.values()) + len(prompts), {split: {"dropped": {}}})
     save_account(account, split, len(prompts), facts, target)
 

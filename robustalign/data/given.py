@@ -12,28 +12,27 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset, Features, List, Value, concatenate_datasets
-from transformers import PreTrainedTokenizerBase
 
-from robustalign.config import Config
+from robustalign.config import Config, DatasetConfig
 from robustalign.data.prompts import Turn, said
 from robustalign.data.reading import Account
 from robustalign.data.rows import COLUMN, Rows
 from robustalign.errors import ConfigError
-from robustalign.policies.encode import prompt_ids, reply_ids
+from robustalign.policies.encode import Encoder, Unrenderable
 
 ACCOUNT = "account.json"  # in the folder of candidates: what became of the split's rows
-TOO_LONG, NOT_NEEDED = "too long", "beyond dataset.{}_prompts"
+TOO_LONG, NOT_NEEDED, REFUSED = "too long", "beyond dataset.{}_prompts", "refused by the chat template"
 _MESSAGES = List({"role": Value("string"), "content": Value("string")})
 _IDS = List(Value("int32"))
 
 
-def given_candidates(config: Config, split: str, tokenizer: PreTrainedTokenizerBase, rows: Rows, target: Path) -> None:
+def given_candidates(config: Config, split: str, encoder: Encoder, rows: Rows, target: Path) -> None:
     """Save a split's comparisons in ``target``, in an order drawn with ``dataset.seed``, and their account.
 
     Rows longer than ``model.max_length`` are left out and counted; no more are tokenised than are wanted.
 
     Raises:
-        ConfigError: nothing is left.
+        ConfigError: nothing is left, or the chat template refuses a row, unless ``dataset.bad_rows=drop``.
     """
     index = rows.index[split].tolist()
     random.Random(config.dataset.seed).shuffle(index)
@@ -41,10 +40,14 @@ def given_candidates(config: Config, split: str, tokenizer: PreTrainedTokenizerB
     scratch = target / "scratch"
     scratch.mkdir()
     pieces: list[Dataset] = []
+    bad: list[int] = []
     looked = kept = 0
     while looked < len(index) and (wanted is None or kept < wanted):
         end = None if wanted is None else looked + max(256, (wanted - kept) * 11 // 10)
-        piece = _tokenised(config, tokenizer, rows.table, index[looked:end], scratch / f"{len(pieces)}.arrow")
+        piece = _tokenised(config, encoder, rows.table, index[looked:end], scratch / f"{len(pieces)}.arrow")
+        no = np.array(piece["refused"][:], dtype=bool)
+        bad += (looked + np.array(piece["place"][:], dtype=int)[no]).tolist()
+        piece = piece.select(np.flatnonzero(~no))
         if wanted is not None and kept + len(piece) >= wanted:
             piece = piece.select(range(wanted - kept))
             looked += piece[-1]["place"] + 1
@@ -52,10 +55,13 @@ def given_candidates(config: Config, split: str, tokenizer: PreTrainedTokenizerB
             looked = len(index) if end is None else min(end, len(index))
         pieces.append(piece)
         kept += len(piece)
-    facts = {TOO_LONG: looked - kept, NOT_NEEDED.format(split): len(index) - looked}
+    refusals = sum(place < looked for place in bad)
+    facts = {REFUSED: refusals, TOO_LONG: looked - kept - refusals, NOT_NEEDED.format(split): len(index) - looked}
+    if refusals == looked > 0:
+        raise ConfigError("dataset.path", f"the chat template refuses every comparison of the {split} split")
     if not kept:
         raise ConfigError(*nothing_left(config, split, rows.account, facts[TOO_LONG]))
-    table = concatenate_datasets(pieces).remove_columns("place")
+    table = concatenate_datasets(pieces).remove_columns(["place", "refused"])
     table.save_to_disk(target, max_shard_size="1GB")
     del table, pieces, piece
     shutil.rmtree(scratch)
@@ -89,10 +95,8 @@ def save_account(account: Account, split: str, kept: int, facts: Mapping[str, in
     (target / ACCOUNT).write_text(json.dumps(told, indent=1) + "\n")
 
 
-def _tokenised(
-    config: Config, tokenizer: PreTrainedTokenizerBase, table: Dataset, index: list[int], file: Path
-) -> Dataset:
-    """The rows that fit, with their ``place`` in ``index``."""
+def _tokenised(config: Config, encoder: Encoder, table: Dataset, index: list[int], file: Path) -> Dataset:
+    """The rows that fit or are ``refused``, with their ``place`` in ``index``."""
     columns = [name for name in table.column_names if name.startswith(COLUMN)]
     features = Features(
         turns=_MESSAGES,
@@ -104,11 +108,12 @@ def _tokenised(
         weight=Value("float64"),
         row=Value("string"),
         place=Value("int64"),
+        refused=Value("bool"),
         **{name: Value("string") for name in columns},
     )
-    model, processes = config.model, config.dataset.num_proc
+    processes = config.dataset.num_proc
     return table.select(index).map(
-        partial(_encode, tokenizer=tokenizer, system=model.system_prompt, longest=model.max_length),
+        partial(_encode, encoder=encoder, dataset=config.dataset, longest=config.model.max_length),
         with_indices=True,
         batched=True,
         batch_size=256,
@@ -126,24 +131,40 @@ def _encode(
     batch: Mapping[str, list],
     places: list[int],
     *,
-    tokenizer: PreTrainedTokenizerBase,
-    system: str | None,
+    encoder: Encoder,
+    dataset: DatasetConfig,
     longest: int,
 ) -> dict[str, list]:
-    found: dict[str, list] = {name: [] for name in ("turns", "group", "prompt_ids", "replies", "reply_ids", "place")}
+    found: dict[str, list] = {name: [] for name in ("turns", "group", "prompt_ids", "replies", "reply_ids")}
+    found |= {"place": [], "refused": []}
     carried = [name for name in batch if name.startswith(COLUMN) or name in ("soft_label", "weight", "row")]
     found |= {name: [] for name in carried}
     for i, place in enumerate(places):
-        ids = prompt_ids(tokenizer, batch["prompt"][i], system)
-        texts = [said([Turn(**turn) for turn in batch[name][i]]) for name in ("chosen", "rejected")]
-        both = [reply_ids(tokenizer, text) for text in texts]
-        if len(ids) + max(map(len, both)) > longest:
+        prompt, replies = batch["prompt"][i], [batch[name][i] for name in ("chosen", "rejected")]
+        texts = [said([Turn(**turn) for turn in reply]) for reply in replies]
+        bad = False
+        try:
+            ids, both = encoder.prompt(prompt), [encoder.reply(prompt, reply) for reply in replies]
+        except Unrenderable as error:
+            ids, both, bad = [], [], refused(dataset, batch["row"][i], error)
+        if not bad and len(ids) + max(map(len, both)) > longest:
             continue
         row: dict[str, Any] = {"turns": batch["prompt"][i], "group": "", "prompt_ids": ids, "replies": texts}
-        row |= {"reply_ids": both, "place": place} | {name: batch[name][i] for name in carried}
+        row |= {"reply_ids": both, "place": place, "refused": bad} | {name: batch[name][i] for name in carried}
         for name, value in row.items():
             found[name].append(value)
     return found
+
+
+def refused(dataset: DatasetConfig, row: str, error: Unrenderable) -> bool:
+    """True: a row that the chat template refuses is to be counted and left out.
+
+    Raises:
+        ConfigError: such a row is not to be there.
+    """
+    if dataset.bad_rows == "drop":
+        return True
+    raise ConfigError("dataset.path", f"{row}: {error}; mend the row, or leave such rows out: dataset.bad_rows=drop")
 
 
 def carried_columns(table: Dataset) -> dict[str, np.ndarray]:

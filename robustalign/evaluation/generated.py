@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from robustalign.config import SamplingConfig
 from robustalign.data.candidates import Candidates
 from robustalign.evaluation.metrics import REPLY_METRICS, Cell, Replies
-from robustalign.policies.encode import decode
+from robustalign.policies.encode import Encoder
 from robustalign.policies.generate import sample_replies
 from robustalign.policies.logprobs import Rows, at_least_fp32, completion_head
 from robustalign.shifts.shift import Judge
@@ -22,7 +22,7 @@ ScoreReplies = Callable[[Sequence[str], Sequence[str]], Mapping[str, np.ndarray]
 def generated_cells(
     model: PreTrainedModel,
     reference: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    encoder: Encoder,
     candidates: Candidates,
     components: Sequence[Judge],
     score: ScoreReplies,
@@ -50,15 +50,15 @@ def generated_cells(
     """
     ids = candidates.prompt_ids
     sampled = sample_replies(
-        model, tokenizer, ids, count=replies, sampling=sampling, seed=seed, reference=reference, shrink=shrink
+        model, encoder, ids, count=replies, sampling=sampling, seed=seed, reference=reference, shrink=shrink
     )
-    texts = [[decode(tokenizer, reply) for reply in row] for row in sampled]
+    texts = [[encoder.text(reply) for reply in row] for row in sampled]
     divergence = sequence_kl(
         model,
         reference,
         [prompt for prompt in ids for _ in range(replies)],
         [reply for row in sampled for reply in row],
-        pad=tokenizer.pad_token_id,
+        pad=encoder.pad,
         shrink=shrink,
         batch_size=batch_size,
     )

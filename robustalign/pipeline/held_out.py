@@ -68,7 +68,7 @@ class HeldOut:
         cells, self.replies = generated_cells(
             policy,
             self.stages.reference,
-            self.stages.tokenizer,
+            self.stages.encoder,
             self.candidates,
             self.shift.judges,
             self.stages.score,

@@ -30,6 +30,7 @@ from robustalign.data.splits import SPLITS
 from robustalign.errors import ConfigError
 from robustalign.evaluation.metrics import METRICS, Cell
 from robustalign.pipeline import inputs
+from robustalign.policies.encode import Encoder
 from robustalign.policies.load import asset_folder, convert_wheel, load_model, load_tokenizer, run_model
 from robustalign.policies.logprobs import score_completions
 from robustalign.policies.save import is_adapter, merge
@@ -71,6 +72,10 @@ class Stages:
     def tokenizer(self) -> PreTrainedTokenizerBase:
         return load_tokenizer(self.model_path, self.config.model.revision)
 
+    @cached_property
+    def encoder(self) -> Encoder:
+        return Encoder(self.tokenizer, self.config.model.system_prompt)
+
     def new_model(self) -> PreTrainedModel:
         """A fresh copy of the reference, on the run's device."""
         return load_model(self.model_path, self.config.model, device(self.config))
@@ -86,15 +91,15 @@ class Stages:
         return read_rows(self.config.dataset, self.cache)
 
     def candidates_key(self, split: str) -> dict[str, Any]:
-        return {"version": 3, "model": self.model_key, **split_key(self.config, split)}
+        return {"version": 4, "model": self.model_key, **split_key(self.config, split)}
 
     def candidates_folder(self, split: str) -> Path:
         def build(target: Path) -> None:
             if self.config.dataset.source == "preferences":
-                given_candidates(self.config, split, self.tokenizer, self.rows, target)
+                given_candidates(self.config, split, self.encoder, self.rows, target)
             else:
                 rows = None if self.config.dataset.source == "chitchat" else self.rows
-                sample_candidates(self.config, split, self.reference, self.tokenizer, rows, target)
+                sample_candidates(self.config, split, self.reference, self.encoder, rows, target)
 
         return self.cache.get("candidates", self.candidates_key(split), build)
 

@@ -1,53 +1,191 @@
-"""Text to token ids: a prompt and a reply meet at an exact boundary.
+"""Chat messages to token ids: what a prompt is, what a reply is, and where a reply ends.
 
-A row is ``prompt ids + reply ids``; the reply is tokenised by itself (or sampled as ids), so no merge
-crosses the border, and ends in exactly one EOS, which is learnt.
+A row is ``prompt ids + reply ids``, both parts of what the chat template makes of the messages. Only the border and
+the end are ours: no merge crosses the border, and a reply that somebody wrote ends in the token that ends the
+template's turns (Gemma's ``<end_of_turn>``, Llama 3's ``<|eot_id|>``), or in EOS where there is none. What the template
+writes behind it is left out, as sampling stops there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from robustalign.errors import ConfigError
+from robustalign.policies.quoting import Quoting
+
+Messages = Sequence[Mapping[str, str]]
+PROBE: Messages = ({"role": "user", "content": "ping"}, {"role": "assistant", "content": "pong"})
 
 
-def prompt_ids(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, str]], system: str | None = None
-) -> list[int]:
-    """Ids up to where a reply begins: the chat template, or BOS and the text where there is none.
+class Unrenderable(ValueError):
+    """Messages that the chat template refuses or would not show as they are; the text says why."""
 
-    ``messages``: of role and content. ``system``: a system turn where they begin with none.
 
-    Raises:
-        ConfigError: a system prompt without a chat template that can hold it.
+class Encoder:
+    """Encodes messages of ``role`` and ``content`` for one tokenizer.
+
+    Args:
+        tokenizer: with an EOS and a pad token.
+        system: a system turn before prompts that have none.
     """
-    if tokenizer.chat_template is None:
-        if system:
-            raise ConfigError("model.system_prompt", "this tokenizer has no chat template to put it in")
-        ids = tokenizer("\n".join(message["content"] for message in messages), add_special_tokens=False)["input_ids"]
-        bos = tokenizer.bos_token_id
-        return ids if bos is None else [bos, *ids]
-    if system and messages[0]["role"] != "system":
-        messages = [{"role": "system", "content": system}, *messages]
-    rendered = tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
-    return tokenizer(rendered, add_special_tokens=False)["input_ids"]
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, system: str | None = None) -> None:
+        self.tokenizer, self.system = tokenizer, system
+        self.quoting = Quoting(tokenizer)
+        self._added = tokenizer.added_tokens_decoder
+
+    @property
+    def pad(self) -> int:
+        return int(self.tokenizer.pad_token_id)
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """Tokens that end a reply: the template's, and EOS."""
+        return frozenset({self.end, int(self.tokenizer.eos_token_id)})
+
+    @property
+    def end(self) -> int:
+        """The token that ends a reply that somebody wrote."""
+        return self._turn_end[2]
+
+    def prompt(self, messages: Messages) -> list[int]:
+        """Ids up to where a reply begins: by the chat template, or BOS and the text where there is none.
+
+        Raises:
+            Unrenderable: the template refuses the messages, or leaves one out.
+            ConfigError: what it refuses is ``model.system_prompt``.
+        """
+        return self._prompt_ids(self._prompt_text(messages))
+
+    def reply(self, messages: Messages, reply: Messages) -> list[int]:
+        """Ids of a reply, of one or more turns, to a prompt; they end in ``end``.
+
+        Raises:
+            Unrenderable: as for the prompt, or the rendered prompt is not how prompt and reply begin, or the reply does
+                not end as the template's turns do.
+        """
+        if self.tokenizer.chat_template is None:
+            return [*self._ids(_joined(self._quoted(reply))), self.end]
+        start = self._prompt_text(messages)
+        whole = self._rendered([*self._with_system(messages), *reply], generation=False)
+        if not whole.startswith(start):
+            raise Unrenderable("the rendered prompt is not how the rendered prompt and reply begin")
+        before, after, end = self._turn_end
+        if not whole.endswith(before + after):
+            raise Unrenderable("the chat template does not end this reply as it ends others")
+        body = whole[len(start) : len(whole) - len(after)]
+        return [*self._behind(start, body), end]
+
+    def text(self, ids: Sequence[int]) -> str:
+        """The text of a sampled reply, special tokens left out."""
+        text = str(self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        return text.removeprefix(self._blank)
+
+    @cached_property
+    def _turn_end(self) -> tuple[str, str, int]:
+        """What the template writes behind a reply: before its end token, from there on; and the token's id.
+
+        Raises:
+            ConfigError: the template ends turns with words that are no token.
+        """
+        eos = int(self.tokenizer.eos_token_id)
+        if self.tokenizer.chat_template is None:
+            return "", "", eos
+        try:
+            whole = self._rendered(PROBE, generation=False)
+        except Unrenderable:
+            return "", "", eos
+        tail = whole.rpartition(PROBE[1]["content"])[2]
+        added = {str(token): i for i, token in self._added.items() if str(token).strip()}
+        places = [(tail.index(token), -len(token), token) for token in added if token in tail]
+        if places:
+            place, _, token = min(places)
+            return tail[:place], tail[place:], added[token]
+        if tail.strip():
+            problem = (
+                f"the chat template ends a turn with {tail.strip()!r}, which is no token of this tokenizer; add it"
+            )
+            raise ConfigError("model.path", problem)
+        return "", tail, eos
+
+    @cached_property
+    def _blank(self) -> str:
+        """What this tokenizer puts before a text of its own accord: a blank, or nothing."""
+        ids = self.tokenizer("a", add_special_tokens=False)["input_ids"]
+        return " " if str(self.tokenizer.decode(ids)).startswith(" ") else ""
+
+    def _prompt_text(self, messages: Messages) -> str:
+        given = self._with_system(messages)
+        try:
+            return self._rendered(given, generation=True)
+        except Unrenderable as error:
+            if len(given) == len(messages):
+                raise
+            self._rendered(messages, generation=True)  # else the fault is not the system prompt's
+            raise ConfigError("model.system_prompt", f"this model cannot take a system turn: {error}") from error
+
+    def _prompt_ids(self, text: str) -> list[int]:
+        ids = self._ids(text)
+        if self.tokenizer.chat_template is None and self.tokenizer.bos_token_id is not None:
+            return [int(self.tokenizer.bos_token_id), *ids]
+        if not ids:
+            raise Unrenderable("the prompt has no token")
+        return ids
+
+    def _with_system(self, messages: Messages) -> Messages:
+        if not self.system or any(message["role"] in ("system", "developer") for message in messages):
+            return messages
+        return [{"role": "system", "content": self.system}, *messages]
+
+    def _rendered(self, messages: Messages, *, generation: bool) -> str:
+        """Quoted text: what the template makes of the messages, every one of which plays a part in it."""
+        if self.tokenizer.chat_template is None:
+            for message in messages:
+                if message["role"] not in ("user", "assistant"):
+                    raise Unrenderable(f"a turn of {message['role']!r} needs a chat template, which this model has not")
+            return _joined(self._quoted(messages))
+        quoted = self._quoted(messages)
+        text = self._template(quoted, generation)
+        for i, message in enumerate(quoted):
+            if message["content"].strip() not in text and self._plays_no_part(quoted, i, text, generation):
+                raise Unrenderable(f"the chat template leaves out the turn of {message['role']!r}")
+        return text
+
+    def _plays_no_part(self, messages: Messages, i: int, text: str, generation: bool) -> bool:
+        try:
+            return self._template([*messages[:i], *messages[i + 1 :]], generation) == text
+        except Unrenderable:
+            return False
+
+    def _template(self, messages: Messages, generation: bool) -> str:
+        given = [dict(message) for message in messages]
+        try:
+            return str(self.tokenizer.apply_chat_template(given, add_generation_prompt=generation, tokenize=False))
+        except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
+            raise Unrenderable(f"the chat template refuses the row: {error}") from error
+
+    def _quoted(self, messages: Messages) -> list[dict[str, str]]:
+        return [{"role": m["role"], "content": self.quoting.quoted(m["content"])} for m in messages]
+
+    def _ids(self, text: str) -> list[int]:
+        try:
+            return self.quoting.ids(text)
+        except ValueError as error:
+            raise Unrenderable(str(error)) from error
+
+    def _behind(self, start: str, body: str) -> list[int]:
+        """Ids of ``body`` as they stand behind ``start``, if the two meet between tokens; else those of it alone."""
+        before, both = self._ids(start), self._ids(start + body)
+        last = self._added.get(before[-1]) if before else None
+        swallowed = last is not None and last.rstrip and body[:1].isspace()
+        if both[: len(before)] == before and not swallowed:
+            return both[len(before) :]
+        return self._ids(body)
 
 
-def reply_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Ids of a reply, ended by one EOS."""
-    return close(tokenizer, tokenizer(text, add_special_tokens=False)["input_ids"])
-
-
-def close(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[int]:
-    """Sampled ids up to the first EOS or pad, with one EOS at the end."""
-    eos = tokenizer.eos_token_id
-    stops = {eos, tokenizer.pad_token_id}
-    end = next((i for i, token in enumerate(ids) if token in stops), len(ids))
-    return [*ids[:end], eos]
-
-
-def decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
-    """The text of a reply's ids."""
-    return str(tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
+def _joined(messages: Messages) -> str:
+    return "\n".join(message["content"] for message in messages)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
-from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
 from robustalign.config import SamplingConfig
-from robustalign.policies.encode import close
+from robustalign.policies.encode import Encoder
 
 
 class TowardsReference(LogitsProcessor):
@@ -46,7 +48,7 @@ class TowardsReference(LogitsProcessor):
 @torch.no_grad()
 def sample_replies(
     model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    encoder: Encoder,
     prompts: Sequence[Sequence[int]],
     *,
     count: int,
@@ -56,42 +58,73 @@ def sample_replies(
     shrink: float = 1.0,
     progress: str | None = None,
 ) -> list[list[list[int]]]:
-    """``count`` replies to each prompt as ids that end in one EOS: ``[prompt][reply] -> ids``.
+    """``count`` replies to each prompt as ids: ``[prompt][reply] -> ids``.
 
-    The global random state is left as it was. With ``reference`` and ``shrink`` < 1 the replies come
-    from ``ref + shrink (policy - ref)`` logits.
+    A reply holds what was sampled, up to and with the first token that ends it; one that was cut at
+    ``sampling.max_new_tokens`` stays open. The global random state is left as it was. With ``reference`` and
+    ``shrink`` < 1 the replies come from ``ref + shrink (policy - ref)`` logits.
     """
     device = next(model.parameters()).device
-    tokens = _warpers(model, tokenizer, sampling)
+    ends = end_tokens(model, encoder)
     order = sorted((i for i in range(len(prompts)) for _ in range(count)), key=lambda i: (len(prompts[i]), i))
     replies: list[list[list[int]]] = [[] for _ in prompts]
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    settings = _settings(sampling, ends, encoder.pad)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), _only(settings, model):
         torch.manual_seed(seed)
         for start in tqdm(
             range(0, len(order), sampling.batch_size), desc=progress, disable=progress is None or None, leave=False
         ):
             chosen = order[start : start + sampling.batch_size]
-            batch = _left_padded([prompts[i] for i in chosen], tokenizer.pad_token_id, device)
+            batch = _left_padded([prompts[i] for i in chosen], encoder.pad, device)
             processors = LogitsProcessorList()
             if reference is not None and shrink != 1.0:
                 processors.append(TowardsReference(reference, batch["attention_mask"], shrink))
-            ids = model.generate(**batch, **tokens, logits_processor=processors)  # type: ignore[operator]
+            ids = model.generate(**batch, logits_processor=processors)  # type: ignore[operator]
             for i, row in zip(chosen, ids[:, batch["input_ids"].shape[1] :].tolist(), strict=True):
-                replies[i].append(close(tokenizer, row))
+                replies[i].append(until_end(row, ends))
     return replies
 
 
-def _warpers(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sampling: SamplingConfig) -> dict:
-    return {
-        "do_sample": True,
-        "temperature": sampling.temperature,
-        "top_k": sampling.top_k,
-        "top_p": sampling.top_p,
-        "max_new_tokens": sampling.max_new_tokens,
-        "pad_token_id": tokenizer.pad_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "use_cache": True,
-    }
+def end_tokens(model: PreTrainedModel, encoder: Encoder) -> frozenset[int]:
+    """Every token that ends a reply: those of the tokenizer and its template, and of the model's generation config."""
+    config: Any = model.generation_config
+    named = config.eos_token_id
+    return encoder.ends | frozenset(named if isinstance(named, list) else [] if named is None else [named])
+
+
+def until_end(ids: Sequence[int], ends: Collection[int]) -> list[int]:
+    """Sampled ids up to and with the first end; all of them where there is none."""
+    stop = next((i + 1 for i, token in enumerate(ids) if token in ends), len(ids))
+    return list(ids[:stop])
+
+
+def _settings(sampling: SamplingConfig, ends: Collection[int], pad: int) -> GenerationConfig:
+    return GenerationConfig(
+        do_sample=True,
+        temperature=sampling.temperature,
+        top_k=sampling.top_k,
+        top_p=sampling.top_p,
+        max_new_tokens=sampling.max_new_tokens,
+        pad_token_id=pad,
+        eos_token_id=sorted(ends),
+        use_cache=True,
+    )
+
+
+@contextmanager
+def _only(settings: GenerationConfig, model: PreTrainedModel) -> Iterator[None]:
+    """While open, nothing but ``settings`` says how the model generates: transformers would fill in the rest from the
+    model's own generation config (penalties, bans, beams), and peft hands on its wrapper's."""
+    wrapper: Any = model
+    inner = wrapper.get_base_model() if hasattr(model, "get_base_model") else wrapper
+    kept = inner.generation_config
+    for each in (inner, wrapper):
+        each.generation_config = settings
+    try:
+        yield
+    finally:
+        for each in (inner, wrapper):
+            each.generation_config = kept
 
 
 def _left_padded(prompts: Sequence[Sequence[int]], pad: int, device: torch.device) -> dict[str, Tensor]:

@@ -1,0 +1,76 @@
+"""Text is text: a special token that somebody spelt out in a turn is encoded as its letters.
+
+A turn's text is quoted before the chat template sees it: every spelt special token becomes a name that nobody writes.
+The special tokens of the rendered text are then the template's own. Where a name is in it, a copy of the tokenizer
+whose special tokens are themselves renamed encodes it, so that no rule of splitting, merging or stripping differs.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from functools import cached_property
+
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerBase
+
+
+class Quoting:
+    """Encodes rendered text with quoted parts, for one tokenizer."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
+        special = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
+        once = secrets.token_hex(8)
+        self._tokens, self._mark = special, f"\ue000{once}:"
+        self._names = {token: f"\ue000{once}.{i}\ue001" for i, token in enumerate(special)}
+        self._quotes = {token: f"{self._mark}{i}\ue001" for i, token in enumerate(special)}
+        longest_first = sorted(special, key=len, reverse=True)
+        self._special = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
+        self._quote = re.compile(self._mark + "([0-9]+)\ue001")
+
+    def quoted(self, text: str) -> str:
+        """The text with another name in the place of every special token that it spells."""
+        return self._special.sub(lambda found: self._quotes[found[0]], text)
+
+    def plain(self, text: str) -> str:
+        """The text as it was before it was quoted."""
+        return self._quote.sub(lambda found: self._tokens[int(found[1])], text)
+
+    def ids(self, text: str) -> list[int]:
+        """Ids of rendered text: special tokens are read, quoted ones are letters.
+
+        Raises:
+            ValueError: a quoted token, and a tokenizer that is not of the tokenizers library.
+        """
+        if self._mark not in text:
+            return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        renamed = self._special.sub(lambda found: self._names[found[0]], text)
+        return list(self._renamed.encode(self.plain(renamed), add_special_tokens=False).ids)
+
+    @cached_property
+    def _renamed(self) -> Tokenizer:
+        """The tokenizer, with special tokens of other names and the same ids."""
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        if backend is None:
+            raise ValueError("the text spells a special token, which a tokenizer without a fast form cannot split")
+        spec = json.loads(backend.to_str())
+        spec |= {"post_processor": None, "truncation": None, "padding": None}
+        for token in spec["added_tokens"]:
+            token["content"] = self._names.get(token["content"], token["content"])
+        spec["model"] = self._renamed_model(spec["model"])
+        return Tokenizer.from_str(json.dumps(spec))
+
+    def _renamed_model(self, model: dict) -> dict:
+        names, vocabulary = self._names, model["vocab"]
+        if isinstance(vocabulary, dict):
+            model["vocab"] = {names.get(token, token): i for token, i in vocabulary.items()}
+        else:  # of Unigram: tokens with their scores
+            model["vocab"] = [[names.get(token, token), score] for token, score in vocabulary]
+        if model.get("unk_token") in names:
+            model["unk_token"] = names[model["unk_token"]]
+        if "merges" in model:
+            merges = (m.split(" ") if isinstance(m, str) else m for m in model["merges"])
+            model["merges"] = [[a, b] for a, b in merges if not {a, b, a + b} & set(names)]
+        return model
