@@ -5,8 +5,9 @@ code sees it; ``resolve`` then checks what is declared beside each field (``robu
 keys must be to each other. Values live in ``conf/``. Nothing here
 imports torch, so ``--help`` and ``--cfg job`` stay quick.
 
-``method`` is the exception: its keys are the fields of the pair loss and the ambiguity set that it
-names, so that a new method never touches this file (``robustalign.training.objective``).
+``method`` and ``groups`` are the exceptions: their keys are the fields of the pair loss and the ambiguity set, or of
+the grouping, that they name, so that a new one never touches this file (``robustalign.training.objective``,
+``robustalign.groups.config``). ``groups.require_evidence``: train without groups where nothing speaks for them.
 """
 
 from __future__ import annotations
@@ -216,6 +217,7 @@ class Config:
     """A run."""
 
     method: dict[str, Any] = MISSING  # a pair loss, an ambiguity set and their fields: see below
+    groups: dict[str, Any] = MISSING  # method, its fields (robustalign/groups/methods) and require_evidence
     model: ModelConfig = MISSING
     dataset: DatasetConfig = MISSING
     shift: ShiftConfig = MISSING

@@ -25,6 +25,7 @@ LEVEL = {
     "shifts": 2,
     "theory": 2,
     "data": 3,
+    "groups": 3,
     "training": 4,
     "evaluation": 4,
     "integrations": 5,
@@ -37,7 +38,9 @@ LEVEL = {
 }
 MLFLOW = {"tracking"}
 MACHINERY = {"run", "sweeps"}  # meets what a run means at one door, robustalign.run.program
-SCIENCE = {"objectives", "policies", "rewards", "shifts", "data", "training", "evaluation", "pipeline", "theory"}
+SCIENCE = {
+    "objectives", "groups", "policies", "rewards", "shifts", "data", "training", "evaluation", "pipeline", "theory",
+}  # fmt: skip
 
 
 def imports(path: Path) -> set[str]:

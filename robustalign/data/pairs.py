@@ -61,9 +61,14 @@ def _reasons(pairs: Pairs) -> str:
 
 @dataclass(frozen=True)
 class PairColumns:
-    """What a method may ask for beside tokens and reference log-probs, ``[N]`` each; absent unless asked."""
+    """What a method may ask for beside tokens and reference log-probs, ``[N]`` each; absent unless asked.
+
+    ``weight`` holds from optimiser step ``weight_from`` on, before which all pairs weigh 1. ``group``: integer ids, or
+    memberships ``[N, K]`` whose rows sum to 1.
+    """
 
     weight: np.ndarray | None = None
+    weight_from: int = 0
     group: np.ndarray | None = None
     soft_label: np.ndarray | None = None
 
@@ -90,6 +95,7 @@ class TrainingRows(Dataset):
         self.order = np.concatenate([rng.permutation(len(pairs)) for _ in range(epochs)])[: steps * batch_size]
         self.epochs = steps * batch_size / len(pairs)
         self.pairs, self.columns = pairs, columns
+        self.weighted_from = columns.weight_from * batch_size
         self.prompts, self.replies = candidates.prompt_ids, candidates.reply_ids
         self.reference = candidates.reference_logps
 
@@ -111,6 +117,8 @@ class TrainingRows(Dataset):
             column = getattr(self.columns, name)
             if column is not None:
                 example[name] = column[row]
+        if "weight" in example and position < self.weighted_from:
+            example["weight"] = 1.0
         return example
 
     @property
@@ -149,5 +157,6 @@ class PairCollator:
             if name in examples[0]:
                 batch[name] = torch.tensor([e[name] for e in examples], dtype=torch.float32)
         if "group" in examples[0]:
-            batch["group"] = torch.tensor([e["group"] for e in examples])
+            group = np.array([e["group"] for e in examples])
+            batch["group"] = torch.from_numpy(group.astype(np.float32 if group.ndim == 2 else np.int64))
         return batch

@@ -103,7 +103,7 @@ class AmbiguitySet(ABC):
             losses: ``[N]``, any float dtype. The law is found in fp64 from their values. Infinite losses have the
                 law that ever larger finite ones approach; with a NaN the value is NaN, the law the nominal one.
             weight: ``[N]`` prior weights >= 0 on any scale, default all equal; a weight of 0 takes a pair out.
-            group: ``[N]`` integer group ids, for a set that needs them.
+            group: for a set that needs it, ``[N]`` integer group ids, or memberships ``[N, G]`` whose rows sum to 1.
 
         Raises:
             ValueError: no losses, a shape that differs, negative or all-zero weights, a needed column missing.
@@ -200,7 +200,7 @@ def _check_columns(losses: Tensor, weight: Tensor | None, group: Tensor | None) 
     if losses.ndim != 1 or not len(losses):
         raise ValueError(f"losses: shape {tuple(losses.shape)} is not [N] with N >= 1")
     for name, value in (("weight", weight), ("group", group)):
-        if value is not None and value.shape != losses.shape:
+        if value is not None and (value.shape[:1] != losses.shape or value.ndim > (2 if name == "group" else 1)):
             raise ValueError(f"{name}: shape {tuple(value.shape)} differs from the losses' {tuple(losses.shape)}")
 
 

@@ -37,7 +37,7 @@ class PairTerms:
     soft_label: Tensor | None = None
     """Probability in [0, 1] that chosen really is the preferred one."""
     group: Tensor | None = None
-    """Group id, an integer >= 0."""
+    """Group id, an integer >= 0; or memberships ``[N, G]`` >= 0 whose rows sum to 1."""
     score_gap: Tensor | None = None
     """Score of chosen minus score of rejected under the labelling preferences."""
     policy_weight: Tensor | None = None
@@ -46,7 +46,8 @@ class PairTerms:
     def __post_init__(self) -> None:
         for column in fields(self):
             value = getattr(self, column.name)
-            if value is not None and value.shape != self.margin.shape:
+            shape = None if value is None else value.shape[:1] if column.name == "group" else value.shape
+            if shape is not None and shape != self.margin.shape:
                 raise ValueError(
                     f"{column.name}: shape {tuple(value.shape)} differs from margin's {tuple(self.margin.shape)}"
                 )

@@ -8,10 +8,11 @@ from robustalign.cache import ArtefactCache
 from robustalign.config import Config
 from robustalign.data.candidates import check_source
 from robustalign.errors import ConfigError
+from robustalign.groups import build_grouping
 from robustalign.pipeline.stages import device, splits
 from robustalign.policies.load import check_path, quantization
 from robustalign.rewards import scorer_module
-from robustalign.training.objective import build_objective
+from robustalign.training.objective import Objective, build_objective
 
 
 def check_config(config: Config) -> None:
@@ -25,8 +26,8 @@ def check_config(config: Config) -> None:
         raise ConfigError("method.target", f"no target {objective.target!r}; there are: {list(config.shift.targets)}")
     if objective.target is not None and not objective.oracle:
         raise ConfigError("method.target", "only method=oracle knows a target")
-    if "group" in objective.needs and not _groups_exist(config):
-        raise ConfigError("method.set", "needs prompt groups; use shift.visible=tag or natural, or dataset=chitchat")
+    build_grouping(config.groups)
+    _check_groups(config, objective)
     if getattr(objective.set, "gradient", None) == "exact":
         _check_double_backward(config)
     for name, spec in config.reward.items():
@@ -53,5 +54,13 @@ def _check_double_backward(config: Config) -> None:
         )
 
 
-def _groups_exist(config: Config) -> bool:
-    return config.dataset.source == "chitchat" or config.shift.visible != "false"
+def _check_groups(config: Config, objective: Objective) -> None:
+    if config.groups["method"] != "none":
+        return
+    if objective.mass is not None:
+        raise ConfigError("method.mass", "weighs up a group, but there is none; use groups=overlooked")
+    if objective.regret:
+        raise ConfigError("method.regret", "compares groups, but there are none; use groups=overlooked")
+    if "group" in objective.needs and config.dataset.source != "chitchat" and config.shift.visible == "false":
+        problem = "needs groups; use groups=overlooked, shift.visible=tag or natural, or dataset=chitchat"
+        raise ConfigError("method.set", problem)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from robustalign.data.pairs import PairColumns, TrainingRows, training_pairs
 from robustalign.evaluation.controls import REFERENCE, Control, Kind, at_step, shrunk
 from robustalign.evaluation.targets import Cells, evaluate_targets, per_prompt
 from robustalign.files import replacing
+from robustalign.pipeline.groups import GroupStage
 from robustalign.pipeline.held_out import HeldOut
 from robustalign.pipeline.model_card import licence_of, model_card
 from robustalign.pipeline.stages import Stages, device
@@ -127,20 +129,32 @@ class Line:
         ratio = shift.importance(target) if target else None
         relabel = target if target and ratio is None else None
         pairs = training_pairs(shift, self.train_candidates, config.dataset.pairs, config.seed, relabel)
+        self.group_stage = GroupStage(self.stages, pairs, self.train_candidates)
+        self.groups = self.group_stage.groups()
+        if self.objective.regret:
+            attainable = self.group_stage.attainable(self.groups)
+            compared = replace(self.objective.set, attainable=attainable)  # type: ignore[type-var]
+            self.objective = replace(self.objective, set=compared)
+        mass, needs = self.objective.mass, self.objective.needs
+        weight = None if mass is None else self.groups.weight(mass)
         return TrainingRows(
             pairs,
             self.train_candidates,
             PairColumns(
-                weight=None if ratio is None else ratio[pairs.annotator],
-                group=self.prompt_groups(pairs) if "group" in self.objective.needs else None,
-                soft_label=soft_labels(pairs, config) if "soft_label" in self.objective.needs else None,
+                weight=weight if ratio is None else ratio[pairs.annotator],
+                weight_from=self.objective.delay,
+                group=self.pair_groups(pairs) if "group" in needs else None,
+                soft_label=soft_labels(pairs, config) if "soft_label" in needs else None,
             ),
             steps=config.trainer.max_steps,
             batch_size=config.trainer.batch_size,
             seed=config.seed,
         )
 
-    def prompt_groups(self, pairs: Pairs) -> np.ndarray:
+    def pair_groups(self, pairs: Pairs) -> np.ndarray:
+        """Memberships ``[N, K]`` in the groups of the stage; without one, ids ``[N]`` of the prompts' own groups."""
+        if self.config.groups["method"] != "none":
+            return self.groups.membership
         groups = np.array(self.train_candidates.table["group"][:])
         return np.unique(groups, return_inverse=True)[1][pairs.prompt]
 
@@ -161,6 +175,17 @@ class Line:
         counts |= {"data/pairs": float(len(pairs)), "data/epochs": rows.epochs}
         counts |= {f"data/share/{c.name}": float(s) for c, s in zip(self.shift.components, shares, strict=True)}
         self.journal.metrics(0, counts)
+        if config.groups["method"] != "none":
+            self.report_groups()
+
+    def report_groups(self) -> None:
+        """The evidence for the groups, and pairs of each to read."""
+        sample = self.group_stage.to_read(self.groups)
+        self.save_table(sample, "groups.csv")
+        (self.folder.results / "groups.md").write_text(self.groups.page(sample), encoding="utf-8")
+        self.journal.artifact(f"{self.folder.results.name}/groups.md")
+        self.journal.metrics(0, self.groups.metrics())
+        self.journal.tags({"groups": self.groups.evidence.sentence})
 
     def trained_policy(self, rows: TrainingRows) -> PreTrainedModel:
         """The policy after training; a finished training is loaded, an interrupted one continued."""

@@ -68,14 +68,15 @@ def summed(tensor: Tensor) -> Tensor:
 
 
 def gathered(column: Tensor, lengths: Sequence[int] | None = None) -> tuple[Tensor, slice]:
-    """A column of all ranks, which may differ in length, and where this rank's part lies.
+    """A column ``[N, ...]`` of all ranks, which may differ in length, and where this rank's part lies.
 
     ``lengths``: of each rank's part, where they are known.
     """
     if world() == 1:
         return column, slice(None)
     sizes = [n for (n,) in counts(len(column))] if lengths is None else list(lengths)
-    padded = torch.nn.functional.pad(column.detach(), (0, max(sizes) - len(column))).contiguous()
+    behind = (0, 0) * (column.ndim - 1) + (0, max(sizes) - len(column))
+    padded = torch.nn.functional.pad(column.detach(), behind).contiguous()
     parts = [torch.empty_like(padded) for _ in sizes]
     dist.all_gather(parts, padded)
     start = sum(sizes[: rank()])

@@ -11,15 +11,15 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from robustalign.bounds import describe, fits, problems, word
+from robustalign.bounds import describe, fits, number, problems, word
 from robustalign.errors import ConfigError, choices
 from robustalign.objectives import LOSSES, SETS, AmbiguitySet, PairLoss
 
-COMMON = ("name", "loss", "set", "scope", "oracle", "target")
+COMMON = ("name", "loss", "set", "scope", "oracle", "target", "mass", "delay", "regret")
 SCOPES = ("batch", "microbatch", "stream")
 COLUMNS = frozenset(
     {"chosen_logratio", "rejected_logratio", "chosen_logp", "rejected_logp", "chosen_length", "rejected_length",
@@ -34,6 +34,8 @@ class Objective:
     ``scope``: batch (the whole optimiser batch, over micro-batches and ranks), microbatch (each forward by
     itself, as the paper's code does) or stream (batch, with the dual carried from step to step).
     ``oracle``: train with knowledge of the population ``target``.
+    ``mass``: importance weights give the last of the groups so much of the total weight, from step ``delay`` on.
+    ``regret``: the set is told the loss that a run for each group alone attains.
     """
 
     name: str  # what tables call it
@@ -42,6 +44,9 @@ class Objective:
     scope: str = word("batch", SCOPES)  # batch (of the optimiser) | microbatch | stream (carries its dual over steps)
     oracle: bool = False  # trains with knowledge of the population it is tested on
     target: str | None = None  # oracle: the name of that population; null: the one farthest from the nominal
+    mass: float | None = number(None, "(0, 1)")  # of the total weight that the last group of pairs gets; null: its own
+    delay: int = number(0, "[0, inf)")  # optimiser steps before mass holds
+    regret: bool = False  # compares groups by the loss beyond what a run for each alone attains
 
     @property
     def beta(self) -> float:
@@ -84,8 +89,11 @@ def build_objective(method: Mapping[str, Any], batch_size: int | None = None) ->
         scope=scope,
         oracle=method.get("oracle", False),
         target=method.get("target"),
+        mass=method.get("mass"),
+        delay=method.get("delay", 0),
+        regret=method.get("regret", False),
     )
-    for key, problem in problems(objective, "method."):
+    for key, problem in (*problems(objective, "method."), *_group_problems(objective)):
         raise ConfigError(key, problem)
     return objective
 
@@ -93,6 +101,16 @@ def build_objective(method: Mapping[str, Any], batch_size: int | None = None) ->
 def known_keys() -> list[str]:
     """Every key that some method has."""
     return sorted({*COMMON, *(key for kind in (*LOSSES.values(), *SETS.values()) for key in _fields(kind))})
+
+
+def _group_problems(objective: Objective) -> Iterator[tuple[str, str]]:
+    """What contradicts itself in what a method does with groups of pairs."""
+    if objective.mass is not None and objective.oracle:
+        yield "method.mass", "the oracle has weights of its own; leave out mass or oracle"
+    if objective.delay and objective.mass is None:
+        yield "method.delay", f"{objective.delay} steps need method.mass"
+    if objective.regret and not hasattr(objective.set, "attainable"):
+        yield "method.regret", f"the set {objective.set.name} compares no groups; use set: group"
 
 
 def _known(key: str, name: Any, registry: Mapping[str, Any]) -> Any:

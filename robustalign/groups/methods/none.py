@@ -1,0 +1,20 @@
+"""No groups: everybody is one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from robustalign.groups.grouping import Found, Grouping, PairData
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoGroups(Grouping):
+    """One group of all pairs."""
+
+    name: ClassVar[str] = "none"
+
+    def find(self, data: PairData) -> Found:
+        return Found(names=("all",), membership=np.ones((len(data), 1)))

@@ -1,0 +1,134 @@
+"""The stage of groups in whole runs: memberships reach the training rows, evidence the results."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from robustalign.errors import ConfigError
+from robustalign.pipeline.checks import check_config
+from robustalign.pipeline.groups import GroupStage
+from robustalign.pipeline.run import Line
+from robustalign.run.folder import RunFolder
+from robustalign.run.journal import Journal
+from robustalign.training.objective import build_objective
+from tests.pipeline.test_run import FAST, metrics, run
+
+FEW = (*FAST, "dataset.pairs.per_prompt=4")
+
+
+def line_of(config, tmp_path) -> Line:
+    """A run with its candidates, before anything is trained."""
+    folder = RunFolder(tmp_path / "line")
+    folder.freeze(config)
+    line = Line(config, build_objective(config.method), folder, Journal(folder.journal), lambda: False)
+    line.train_candidates, line.shift = line.stages.candidates("train"), line.stages.shift
+    return line
+
+
+@pytest.mark.parametrize("groups", ["overlooked", "high_loss", "bins", "column"])
+def test_a_run_with_groups_tells_what_speaks_for_them(small, groups: str) -> None:
+    extra = {"column": ["groups.by=population"], "high_loss": ["groups.steps=2"]}.get(groups, [])
+    folder = run(small(*FEW, "method=overlooked", "method.delay=1", f"groups={groups}", *extra), groups)
+    numbers = metrics(folder)
+    shares = [value for (step, name), value in numbers.items() if name.startswith("groups/share/")]
+    assert sum(shares) == pytest.approx(1.0) and len(shares) == (4 if groups == "bins" else 2)
+    table = pd.read_csv(folder.results / "groups.csv")
+    assert list(table) == ["group", "membership", "prompt", "chosen", "rejected"]
+    assert (table.groupby("group").size() <= 20).all() and (table["membership"] > 0).all()
+    page = (folder.results / "groups.md").read_text()
+    tags = [json.loads(row)["values"] for row in folder.journal.read_text().splitlines() if '"kind": "tags"' in row]
+    sentence = next(values["groups"] for values in tags if "groups" in values)
+    assert page.startswith(f"# Groups of pairs\n\n{sentence}\n") and sentence.endswith(".")
+    agreement = numbers[0, "groups/agreement/population/rand"]
+    assert agreement == pytest.approx(1.0) if groups == "column" else agreement < 1
+
+
+def test_the_weights_hold_from_the_delay_on_and_sum_as_told(small, tmp_path) -> None:
+    weights = ("method=overlooked", "method.mass=0.4", "method.delay=2")
+    config = small(*FEW, *weights, "groups=column", "groups.by=population")
+    line = line_of(config, tmp_path)
+    rows = line.training_rows()
+    weight, minority = rows.columns.weight, rows.pairs.annotator == 1
+    assert weight is not None and weight.mean() == pytest.approx(1.0)
+    assert weight[minority].sum() / weight.sum() == pytest.approx(0.4)
+    assert len(np.unique(weight[minority])) == len(np.unique(weight[~minority])) == 1
+    size = config.trainer.batch_size
+    seen = [rows[i]["weight"] for i in range(len(rows))]
+    assert seen[: 2 * size] == [1.0] * (2 * size)
+    assert seen[2 * size :] == weight[rows.order[2 * size :]].tolist()
+
+
+def test_soft_memberships_reach_the_group_ball(small, tmp_path) -> None:
+    config = small(*FEW, "method=group_regret", "groups=overlooked", "groups.soft=true", "trainer.max_steps=3")
+    line = line_of(config, tmp_path)
+    rows = line.training_rows()
+    assert np.allclose(np.array([rows[i]["group"] for i in range(5)]).sum(1), 1)
+    attainable = line.objective.set.attainable
+    assert len(attainable) == 2 and all(0 < value < 1 for value in attainable)
+    again = line_of(config, tmp_path / "again")
+    again.training_rows()
+    assert again.objective.set.attainable == attainable
+    assert {event.stage for event in again.stages.cache.events if event.reused} >= {"groups", "attainable"}
+
+
+def test_required_evidence_that_is_missing_leaves_no_group(small, tmp_path) -> None:
+    """24 prompts speak for nothing."""
+    line = line_of(small(*FEW, "method=overlooked", "groups.require_evidence=true"), tmp_path)
+    rows = line.training_rows()
+    assert line.groups.dismissed and not line.groups.evidence.believable
+    assert line.groups.membership.shape == (len(rows.pairs), 1) and rows.columns.weight is None
+    assert "not used" in line.groups.page(line.group_stage.to_read(line.groups))
+    assert line.groups.metrics()["groups/used"] == 0
+
+
+def test_memberships_are_found_once_for_the_same_pairs(small, tmp_path) -> None:
+    line = line_of(small(*FEW, "groups=overlooked"), tmp_path)
+    line.training_rows()
+    stage = GroupStage(line.stages, line.group_stage.pairs, line.train_candidates)
+    assert stage.key == line.group_stage.key
+    other = GroupStage(line.stages, stage.pairs.take(np.arange(len(stage.pairs))[::-1]), line.train_candidates)
+    assert other.key != stage.key
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["method=dpo", "+method.mass=0.3"],
+            "method.mass: weighs up a group, but there is none",
+        ),
+        (["method=overlooked", "method.mass=1.2"], "method.mass: 1.2 is outside"),
+        (["method=overlooked", "method.delay=-1"], "method.delay: -1"),
+        (["groups=overlooked", "groups.layers=[]"], "groups.layers: "),
+        (["groups=overlooked", "groups.doubt=1.5"], "groups.doubt: "),
+        (["groups=overlooked", "+groups.fold=3"], "groups.fold: unknown key for overlooked"),
+        (["groups=bins", "groups.k=one"], "groups.k: 'one' is not a whole number"),
+        (["groups=annotators", "groups.k=1"], "groups.k: 1 is below 2"),
+        (["groups=none", "groups.method=some"], "groups.method: unknown value 'some'"),
+        (["method=dpo", "+method.regret=true"], "method.regret: the set nominal compares no groups"),
+    ],
+)
+def test_a_bad_config_is_refused_before_a_model_is_loaded(small, overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        check_config(small(*overrides))
+    assert str(refused.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["groups=annotators"], "groups.by: the pairs have no column 'annotator'"),
+        (["groups=calibrated"], "groups.method: calibrated needs vote shares"),
+        (["groups=column", "groups.by=country"], "groups.by: the pairs have no column 'country'"),
+        (["groups=bins", "groups.by=population"], "groups.by: column 'population' is not a column of numbers"),
+        (["groups=overlooked", "groups.layers=[0,9]"], "groups.layers: the model has the layers 0 to "),
+    ],
+)
+def test_pairs_that_cannot_serve_are_refused_in_one_line(small, tmp_path, overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        line_of(small(*FEW, *overrides), tmp_path).training_rows()
+    assert str(refused.value).startswith(message) and "\n" not in str(refused.value)
