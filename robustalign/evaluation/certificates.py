@@ -223,5 +223,5 @@ def held_out_certificates(
     targets = {name: law for name, law in targets.items() if law.any()}
     curves = certificate_table(losses, joined.prompt, weight=nominal, draws=draws, confidence=confidence)
     curves["low"] = curves["low"].clip(lower=LOSS.low)
-    found = target_table(losses, nominal, targets)
-    return pd.concat([curves, found], ignore_index=True) if len(found) else curves
+    at_targets = target_table(losses, nominal, targets)
+    return pd.concat([curves, at_targets], ignore_index=True) if len(at_targets) else curves

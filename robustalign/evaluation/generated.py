@@ -1,4 +1,4 @@
-"""What a policy says, what that is worth to each component, and how far it is from the reference."""
+"""Replies that a policy generates: what they are worth, and how far the policy is from the reference."""
 
 from __future__ import annotations
 
@@ -53,15 +53,8 @@ def generated_cells(
         model, encoder, ids, count=replies, sampling=sampling, seed=seed, reference=reference, shrink=shrink
     )
     texts = [[encoder.text(reply) for reply in row] for row in sampled]
-    divergence = sequence_kl(
-        model,
-        reference,
-        [prompt for prompt in ids for _ in range(replies)],
-        [reply for row in sampled for reply in row],
-        pad=encoder.pad,
-        shrink=shrink,
-        batch_size=batch_size,
-    )
+    asked, flat = [prompt for prompt in ids for _ in range(replies)], [reply for row in sampled for reply in row]
+    divergence = sequence_kl(model, reference, asked, flat, pad=encoder.pad, shrink=shrink, batch_size=batch_size)
     drawn = Replies(
         texts=texts,
         groups=np.array(candidates.table["group"][:]),

@@ -35,12 +35,12 @@ def best_run(
     Raises:
         ConfigError: no such runs, several settings or methods, or nothing measured on validation prompts.
     """
-    found = finished_settings(store(uri, output), experiment, output, None)[1]
-    if len(found) != 1:
-        raise ConfigError("best", f"{experiment!r} has {len(found)} settings; name a run of one of them")
-    if found[0].baseline is None:
+    finished = finished_settings(store(uri, output), experiment, output, None)[1]
+    if len(finished) != 1:
+        raise ConfigError("best", f"{experiment!r} has {len(finished)} settings; name a run of one of them")
+    if finished[0].baseline is None:
         raise ConfigError("best", f"{experiment!r} has no dpo to hold the nominal value against")
-    comparison = Comparison(Measures(found[0], draws=100))
+    comparison = Comparison(Measures(finished[0], draws=100))
     metrics = {m.name: m for m in comparison.measures.metrics("validation")}
     if not metrics or (metric is not None and metric not in metrics):
         raise ConfigError("--metric", f"validation prompts have: {choices(metrics) or 'nothing'}")

@@ -107,6 +107,7 @@ class _Report:
         self.look = Look(setting)
 
     def write(self) -> str:
+        """Write every file. Returns the words, as markdown."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.claims: list[Claim] = tables.claims_of(self.comparison) if self.comparison else []
         self.histories = self._histories()
@@ -123,12 +124,14 @@ class _Report:
     def warn(self) -> None:
         """Name the runs with results that are not numbers, and metrics that this version does not know."""
         for point in self.setting.points:
+            broken: dict[str, list[str]] = {}
             for seed, run in sorted(point.runs.items()):
-                broken = run.targets[(run.targets["control"] == str(TRAINED)) & run.targets["value"].isna()]
-                if len(broken):
-                    which = ", ".join(sorted(set(broken["metric"])))
-                    warning = f"{point.label} with seed {seed} has no number for {which}: its means are not numbers"
-                    self.setting.warnings.append(warning)
+                rows = run.targets[(run.targets["control"] == str(TRAINED)) & run.targets["value"].isna()]
+                if len(rows):
+                    broken.setdefault(", ".join(sorted(set(rows["metric"]))), []).append(str(seed))
+            for metrics, seeds in broken.items():
+                known = f"{point.label} with seed {', '.join(seeds)} has no number for {metrics}"
+                self.setting.warnings.append(f"{known}: its means are not numbers")
         if unknown := self.measures.unknown_metrics():
             self.setting.warnings.append(f"no metric of this version is called {', '.join(unknown)}: left out")
         if lacking := undrawable("".join([*(point.label for point in self.setting.points), *self.measures.targets()])):

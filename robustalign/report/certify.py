@@ -65,9 +65,8 @@ def certified(table: pd.DataFrame, setting: Setting, ball: str = "kl") -> pd.Dat
         if name is None:
             continue
         row = {"point": name}
-        for found in block.to_dict("records"):
-            estimate = Estimate.of_columns(found, "certificate", found["seeds"], found["pairs"])
-            row[f"{found['radius']:g}"] = text(estimate)
+        for at in block.to_dict("records"):
+            row[f"{at['radius']:g}"] = text(Estimate.of_columns(at, "certificate", at["seeds"], at["pairs"]))
         row["n"] = f"{block['seeds'].iloc[0]} x {block['pairs'].iloc[0]}"
         (policies if read_control(control) == TRAINED else controls).append(row)
     return pd.DataFrame([*policies, *controls])

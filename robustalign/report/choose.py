@@ -104,8 +104,8 @@ def leave_one_out(comparison: Comparison, candidates: Sequence[Point], metric: M
     targets = comparison.measures.targets()
     if len(targets) < 3:
         return None, "needs three validation targets"
-    found = [[_score(comparison, point, metric, target) for target in targets] for point in candidates]
-    scores = np.array(found, dtype=float)  # None becomes nan
+    rows = [[_score(comparison, point, metric, target) for target in targets] for point in candidates]
+    scores = np.array(rows, dtype=float)  # None becomes nan
     if np.isnan(scores).any():
         return None, f"not every run has a number for {metric} on validation prompts"
     best = [int(np.delete(scores, held_out, axis=1).min(1).argmax()) for held_out in range(len(targets))]
@@ -229,9 +229,9 @@ def _losses(comparison: Comparison) -> tuple[np.ndarray | None, int]:
 
 
 def _divergence(point: Point) -> float:
-    """The divergence realised at the last step, over seeds."""
-    found = [run.metrics["robust/divergence"] for run in point.runs.values() if "robust/divergence" in run.metrics]
-    return float(np.mean(found)) if found else 0.0
+    """The divergence realised at the last step, the mean over seeds; 0 where none was logged."""
+    last = [run.metrics["robust/divergence"] for run in point.runs.values() if "robust/divergence" in run.metrics]
+    return float(np.mean(last)) if last else 0.0
 
 
 def choices_table(made: Sequence[Choice]) -> pd.DataFrame:

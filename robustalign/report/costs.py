@@ -56,8 +56,8 @@ def short_costs(table: pd.DataFrame) -> pd.DataFrame:
         cells = {heading: text(_estimate(row, name), digits=2) for name, heading in names.items()}
         rows.append({"point": row["label"]} | cells)
         rows[-1]["n"] = f"{row['seeds']} seeds"
-    shown = pd.DataFrame(rows)
-    return shown[[name for name in shown if (shown[name] != "-").any()]]
+    short = pd.DataFrame(rows)
+    return short[[name for name in short if (short[name] != "-").any()]]
 
 
 def cost_of_robustness(table: pd.DataFrame) -> dict[str, str]:

@@ -99,13 +99,12 @@ def runs(
     Raises:
         ConfigError: there is no such store or experiment.
     """
-    found = load_runs(store(uri, output), experiment, output)
-    shown = [run for run in found if run.has_results]
-    silent = [run for run in found if not run.has_results]
+    every = load_runs(store(uri, output), experiment, output)
+    silent = [run for run in every if not run.has_results]
     if silent:
         names = ", ".join(f"{run.name} ({run.status})" for run in silent[:5]) + (", ..." if len(silent) > 5 else "")
-        warnings.warn(f"{len(silent)} of {len(found)} runs have no results: {names}", MissingResults, stacklevel=2)
-    return tidy(shown, split, controls)
+        warnings.warn(f"{len(silent)} of {len(every)} runs have no results: {names}", MissingResults, stacklevel=2)
+    return tidy([run for run in every if run.has_results], split, controls)
 
 
 def store(uri: str | None, output: str | Path) -> str:

@@ -69,8 +69,8 @@ def html_of(markdown: str) -> str:
 
 
 def _html_line(line: str) -> str:
-    shown = ((html.escape(text), bold) for text, bold in _spans(line))
-    return "".join(f"<b>{text}</b>" if bold else text for text, bold in shown)
+    spans = ((html.escape(text), bold) for text, bold in _spans(line))
+    return "".join(f"<b>{text}</b>" if bold else text for text, bold in spans)
 
 
 def _spans(line: str) -> list[tuple[str, bool]]:

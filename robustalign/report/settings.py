@@ -36,6 +36,7 @@ class Point:
 
     @property
     def method(self) -> str:
+        """The method's name."""
         return str((self.config.get("method") or {}).get("name"))
 
     @cached_property
@@ -62,18 +63,22 @@ class Point:
 
     @property
     def oracle(self) -> bool:
+        """Whether it was trained for a target's people."""
         return bool(self.config["method"].get("oracle"))
 
     @property
     def trainer(self) -> Mapping[str, Any]:
+        """The keys of ``trainer`` that change its results."""
         return self.config.get("trainer") or {}
 
     @property
     def last_step(self) -> int:
+        """The optimiser step after which its policies were trained."""
         return int(self.trainer["max_steps"])
 
     @property
     def seeds(self) -> tuple[int, ...]:
+        """The seeds of its finished runs."""
         return tuple(sorted(self.runs))
 
 
@@ -104,6 +109,7 @@ class Setting:
 
     @property
     def others(self) -> list[Point]:
+        """All points but the baseline."""
         return [point for point in self.points if point is not self.baseline]
 
     @property
@@ -113,12 +119,13 @@ class Setting:
 
     def families(self) -> dict[str, list[Point]]:
         """The points of each method under test, from the weakest to the strongest."""
-        found: dict[str, list[Point]] = {}
+        families: dict[str, list[Point]] = {}
         for point in sorted(self.robust, key=lambda p: p.strength):
-            found.setdefault(point.method, []).append(point)
-        return found
+            families.setdefault(point.method, []).append(point)
+        return families
 
     def point(self, label: str) -> Point:
+        """The point of a label."""
         return next(point for point in self.points if point.label == label)
 
 
@@ -199,8 +206,8 @@ def _seeds(setting: Setting) -> Iterator[str]:
     counts = {point.label: len(point.seeds) for point in setting.points}
     few = {label: count for label, count in counts.items() if count < FEW_SEEDS}
     if few:
-        shown = _some([f"{label} ({count})" for label, count in few.items()])
-        yield f"fewer than {FEW_SEEDS} seeds stand behind {shown}: too few for a claim about reward"
+        listed = _some([f"{label} ({count})" for label, count in few.items()])
+        yield f"fewer than {FEW_SEEDS} seeds stand behind {listed}: too few for a claim about reward"
     if any(count == 1 for count in counts.values()):
         yield "with one seed an interval tells of the prompts alone, not of another training"
     if setting.baseline is None:
@@ -216,12 +223,12 @@ def _seeds(setting: Setting) -> Iterator[str]:
 def _scales(setting: Setting) -> Iterator[str]:
     sizes = {point.label: point.trainer.get("batch_size") for point in setting.points}
     if len(set(sizes.values())) > 1:
-        shown = ", ".join(f"{label} N={size}" for label, size in sizes.items())
-        yield f"batch sizes differ ({shown}): a radius means another worst case at another N"
+        listed = ", ".join(f"{label} N={size}" for label, size in sizes.items())
+        yield f"batch sizes differ ({listed}): a radius means another worst case at another N"
     betas = {point.label: point.beta for point in setting.points}
     if len(set(betas.values())) > 1:
-        shown = ", ".join(f"{label} {_show(beta)}" for label, beta in betas.items())
-        yield f"beta differs ({shown}): losses have different scales; compare reward, accuracy and KL"
+        listed = ", ".join(f"{label} {_show(beta)}" for label, beta in betas.items())
+        yield f"beta differs ({listed}): losses have different scales; compare reward, accuracy and KL"
     steps = {point.label: point.trainer.get("max_steps") for point in setting.points}
     if len(set(steps.values())) > 1:
         yield "numbers of steps differ: " + ", ".join(f"{label} {count}" for label, count in steps.items())
@@ -231,8 +238,8 @@ def _budgets(setting: Setting) -> Iterator[str]:
     budgets = {"dpo": plain} if (plain := sum(point.plain for point in setting.points)) else {}
     budgets |= {method: len(points) for method, points in setting.families().items()}
     if len(set(budgets.values())) > 1:
-        shown = ", ".join(f"{method} {count}" for method, count in budgets.items())
-        yield f"tuning budgets differ (points tried: {shown}): the best of more is favoured, but for a choice by rule"
+        listed = ", ".join(f"{method} {count}" for method, count in budgets.items())
+        yield f"tuning budgets differ (points tried: {listed}): the best of more is favoured, but for a choice by rule"
 
 
 def _controls(setting: Setting) -> Iterator[str]:

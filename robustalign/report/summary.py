@@ -61,8 +61,8 @@ def _short(point: Point, claims: Sequence[Claim]) -> str:
         numbers.append(f"nominal {text(first.nominal, sign=True)}")
     if first.gap_closed is not None and not point.oracle:
         numbers.append(f"{_percent(first.gap_closed)} of the way to the oracle")
-    shown = f" ({first.metric}: {', '.join(numbers)})" if numbers else ""
-    return f"- **{in_markdown(point.label)}**: {_verdict_of(point, claims)}{shown}"
+    first_numbers = f" ({first.metric}: {', '.join(numbers)})" if numbers else ""
+    return f"- **{in_markdown(point.label)}**: {_verdict_of(point, claims)}{first_numbers}"
 
 
 def _percent(e: Estimate) -> str:
@@ -104,8 +104,9 @@ def _baseline(comparison: Comparison) -> str:
             continue
         part = f"{metric} {text(values.estimate('nominal'))} at the nominal population"
         if values.has("worst"):
-            worst = in_markdown(comparison.worst_target(metric))
-            part += f", {text(values.estimate('worst'))} at the worst target ({worst})"
+            worst = values.estimate("worst")
+            which = f" ({in_markdown(comparison.worst_target(metric))})" if worst.known else ""
+            part += f", {text(worst)} at the worst target{which}"
         parts.append(part)
     return f"**{in_markdown(comparison.dpo.label)}** reaches " + "; ".join(parts) + "."
 
@@ -135,8 +136,8 @@ def _point(comparison: Comparison, claims: Sequence[Claim], point: Point) -> lis
 
 
 def _differences(heading: str, differences: Sequence[tuple[Claim, Estimate | None]]) -> str:
-    shown = "; ".join(f"{claim.metric} {text(e, sign=True)} {_place(e)}" for claim, e in differences if e is not None)
-    return f"{heading}: {shown}"
+    parts = [f"{claim.metric} {text(e, sign=True)} {_place(e)}" for claim, e in differences if e is not None]
+    return f"{heading}: {'; '.join(parts)}"
 
 
 def _place(e: Estimate) -> str:
@@ -189,8 +190,8 @@ def _unable(claims: Sequence[Claim]) -> list[str]:
 
 
 def _list(names: Sequence[object]) -> str:
-    shown = [str(name) for name in names]
-    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
+    *most, last = map(str, names)
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def title(setting: Setting, experiment: str) -> str:

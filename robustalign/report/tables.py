@@ -106,8 +106,8 @@ def main_table(measures: Measures, comparison: Comparison | None, metric: Metric
         if values is None:
             continue
         row = {"point": point.label}
-        shown = ("nominal", "worst", "area") if len(measures.targets()) > 1 else ("nominal",)
-        row |= {name: text(values.estimate(name)) for name in shown if values.has(name)}
+        columns = ("nominal", "worst", "area") if len(measures.targets()) > 1 else ("nominal",)
+        row |= {name: text(values.estimate(name)) for name in columns if values.has(name)}
         if comparison is not None:
             row |= _differences(comparison, point, metric)
         if kl is not None:
@@ -120,12 +120,12 @@ def main_table(measures: Measures, comparison: Comparison | None, metric: Metric
 def _differences(comparison: Comparison, point: Point, metric: Metric) -> dict[str, str]:
     if point is comparison.dpo:
         return {}
-    found = {}
+    cells = {}
     for target in ("nominal", "worst") if len(comparison.measures.targets()) > 1 else ("nominal",):
         difference = comparison.difference(Policy(point.label), Policy(comparison.dpo.label), metric, target)
         if difference is not None:
-            found[f"{target} - dpo"] = text(difference, sign=True)
-    return found
+            cells[f"{target} - dpo"] = text(difference, sign=True)
+    return cells
 
 
 def text(estimate: Estimate | None, sign: bool = False, digits: int = 3) -> str:

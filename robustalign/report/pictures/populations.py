@@ -62,8 +62,8 @@ Estimates = Callable[[Point], Sequence[Estimate] | None]
 
 def _bands(panel: Axes, points: Sequence[Point], where: Sequence[float], look: Look, estimates: Estimates) -> None:
     for point in points:
-        if found := estimates(point):
-            middle, low, high = ([getattr(e, part) for e in found] for part in ("value", "low", "high"))
+        if known := estimates(point):
+            middle, low, high = ([getattr(e, part) for e in known] for part in ("value", "low", "high"))
             if _on_a_line(where):
                 panel.plot(where, middle, **look.line(point), linewidth=1.6)
                 panel.fill_between(where, low, high, color=colour(point.method), alpha=0.13, linewidth=0)
@@ -74,21 +74,21 @@ def _bands(panel: Axes, points: Sequence[Point], where: Sequence[float], look: L
 
 
 def _values(measures: Measures, metric: Metric, targets: Sequence[str]) -> Estimates:
-    def found(point: Point) -> Sequence[Estimate] | None:
+    def of_point(point: Point) -> Sequence[Estimate] | None:
         values = measures.values(Policy(point.label), metric)
         return None if values is None else [values.estimate(target) for target in targets]
 
-    return found
+    return of_point
 
 
 def _differences(comparison: Comparison, metric: Metric, targets: Sequence[str]) -> Estimates:
     dpo = Policy(comparison.dpo.label)
 
-    def found(point: Point) -> Sequence[Estimate] | None:
+    def of_point(point: Point) -> Sequence[Estimate] | None:
         made = [comparison.difference(Policy(point.label), dpo, metric, target) for target in targets]
         return [e for e in made if e is not None] if None not in made else None
 
-    return found
+    return of_point
 
 
 def _reference(panel: Axes, measures: Measures, metric: Metric, targets: Sequence[str], where: Sequence[float]) -> None:
@@ -109,15 +109,15 @@ def heat_map(comparison: Comparison) -> Figure | None:
     figure, (axes,) = panels(len(metrics), width=0.36 * len(targets) + 1.9, height=1.2 + 0.26 * len(points))
     dpo = Policy(comparison.dpo.label)
     for panel, metric in zip(axes, metrics, strict=True):
-        found = [
+        gains = [
             [comparison.difference(Policy(point.label), dpo, metric, t) or Estimate.missing() for t in targets]
             for point in points
         ]
-        values = metric.better * np.array([[e.value for e in row] for row in found])
+        values = metric.better * np.array([[e.value for e in row] for row in gains])
         fair = [row for row, point in zip(np.abs(values), points, strict=True) if not point.oracle] or np.abs(values)
         bound = float(np.max(np.nan_to_num(fair))) or 1.0
         image = panel.imshow(values, cmap="PuOr_r", vmin=-bound, vmax=bound, aspect="auto")
-        for row, column in np.argwhere([[e.known and e.sign == 0 for e in line] for line in found]):
+        for row, column in np.argwhere([[e.known and e.sign == 0 for e in line] for line in gains]):
             edges = [column - 0.5, column + 0.5], row - 0.5, row + 0.5
             panel.fill_between(*edges, hatch="////", facecolor="none", edgecolor="#a0a0a0", linewidth=0)
         panel.grid(False)
@@ -147,8 +147,8 @@ def radar(measures: Measures, look: Look) -> Figure | None:
         panel = figure.add_subplot(1, len(metrics), column + 1, projection="polar")
         for point in measures.setting.points:
             if values := measures.values(Policy(point.label), metric):
-                found = [values.estimate(target) for target in spokes]
-                middle, low, high = ([getattr(e, part) for e in found] for part in ("value", "low", "high"))
+                known = [values.estimate(target) for target in spokes]
+                middle, low, high = ([getattr(e, part) for e in known] for part in ("value", "low", "high"))
                 panel.plot([*angles, angles[0]], [*middle, middle[0]], **look.line(point))
                 arms = [np.subtract(middle, low), np.subtract(high, middle)]
                 panel.errorbar(angles, middle, yerr=arms, linestyle="", color=colour(point.method), linewidth=0.8)

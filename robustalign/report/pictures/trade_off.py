@@ -64,16 +64,15 @@ def _relative(comparison: Comparison, metric: Metric, at: str) -> Place:
 
 def _points(panel: Axes, comparison: Comparison, look: Look, place: Place, oracle: bool) -> None:
     for point in comparison.setting.points:
-        found = place(Policy(point.label))
-        if found is None or (point.oracle and not oracle):
+        where = place(Policy(point.label))
+        if where is None or (point.oracle and not oracle):
             continue
-        x, y = found
+        x, y = where
         bars: Any = {"xerr": _arms(x), "yerr": _arms(y)}
         panel.errorbar(
             [x.value], [y.value], **bars, **look.marker(point), markersize=5.5, linewidth=0.9, linestyle="", zorder=4
         )
-    for found in filter(None, map(place, comparison.reference())):
-        x, y = found
+    for x, y in filter(None, map(place, comparison.reference())):
         panel.plot([x.value], [y.value], "x", color=COLOURS["reference"], label="reference", markersize=7, zorder=5)
 
 
@@ -86,9 +85,9 @@ def _controls(panel: Axes, comparison: Comparison, place: Place) -> None:
     for line, curve in zip(("--", ":", "-.") * 3, comparison.step_curves(), strict=False):
         curves.append((f"{curve[-1].point} along its steps", line, curve))
     for label, line, curve in curves:
-        found = list(filter(None, map(place, curve)))
-        if len(found) > 1:
-            x, y = ([pair[axis].value for pair in found] for axis in (0, 1))
+        places = list(filter(None, map(place, curve)))
+        if len(places) > 1:
+            x, y = ([pair[axis].value for pair in places] for axis in (0, 1))
             panel.plot(
                 x, y, line, color=COLOURS["dpo"], linewidth=1.1, marker=".", markersize=3.5, label=in_legend(label)
             )
@@ -97,9 +96,9 @@ def _controls(panel: Axes, comparison: Comparison, place: Place) -> None:
 def _front(panel: Axes, comparison: Comparison, place: Place, sign: int) -> None:
     """What no other point that knows no target beats on both axes."""
     known = [Policy(point.label) for point in comparison.setting.points if not point.oracle]
-    found = [(sign * x.value, sign * y.value) for x, y in filter(None, map(place, known))]
+    places = [(sign * x.value, sign * y.value) for x, y in filter(None, map(place, known)) if x.known and y.known]
     best: list[tuple[float, float]] = []
-    for x, y in sorted(found, reverse=True):
+    for x, y in sorted(places, reverse=True):
         if not best or y > best[-1][1]:
             best.append((x, y))
     if best:
@@ -111,11 +110,12 @@ def _front(panel: Axes, comparison: Comparison, place: Place, sign: int) -> None
 def _zoom(panel: Axes, comparison: Comparison, place: Place) -> None:
     """Limits around the points that know no target, and dpo."""
     known = [Policy(point.label) for point in comparison.setting.points if not point.oracle]
-    found = list(filter(None, map(place, known)))
+    places = [(x, y) for x, y in filter(None, map(place, known)) if x.known and y.known]
     for axis, limit in ((0, panel.set_xlim), (1, panel.set_ylim)):
-        low, high = min(pair[axis].low for pair in found), max(pair[axis].high for pair in found)
-        room = 0.12 * (high - low) or 0.1
-        limit(low - room, high + room)
+        ends = [end for pair in places for end in (pair[axis].low, pair[axis].high)]
+        if ends:
+            room = 0.12 * (max(ends) - min(ends)) or 0.1
+            limit(min(ends) - room, max(ends) + room)
 
 
 def _name_axes(panel: Axes, metric: Metric, at: str, what: str) -> None:
@@ -133,14 +133,14 @@ def _name_axes(panel: Axes, metric: Metric, at: str, what: str) -> None:
 
 def gap_closed(claims: Sequence[Claim], comparison: Comparison, look: Look) -> Figure | None:
     """The share of the distance from dpo to the oracle at dpo's worst target."""
-    shown = [claim for claim in claims if claim.gap_closed and not comparison.setting.point(claim.label).oracle]
-    metrics = [metric for metric in comparison.measures.metrics() if any(c.metric == metric for c in shown)]
-    labels = list(dict.fromkeys(claim.label for claim in shown))[::-1]
-    if not shown:
+    clear = [claim for claim in claims if claim.gap_closed and not comparison.setting.point(claim.label).oracle]
+    metrics = [metric for metric in comparison.measures.metrics() if any(c.metric == metric for c in clear)]
+    labels = list(dict.fromkeys(claim.label for claim in clear))[::-1]
+    if not clear:
         return None
     figure, (axes,) = panels(len(metrics), height=1.0 + 0.28 * len(labels))
     for panel, metric in zip(axes, metrics, strict=True):
-        for claim in shown:
+        for claim in clear:
             e = claim.gap_closed
             if claim.metric == metric and e is not None:
                 style = look.marker(comparison.setting.point(claim.label))

@@ -30,13 +30,13 @@ HISTORIES = (*(name for name, _ in PANELS), "train/rewards/rejected", "cost/step
 def learning_curves(setting: Setting, histories: pd.DataFrame, look: Look) -> Figure | None:
     """Losses, rewards and weights against the optimiser step: the mean over seeds, and their range."""
     logged = set(histories.loc[histories["value"] != 0, "name"])
-    shown = [(name, label) for name, label in PANELS if name in logged]
-    if not shown:
+    drawn = [(name, label) for name, label in PANELS if name in logged]
+    if not drawn:
         return None
-    columns = 4 if len(shown) <= 8 else 5
-    figure, rows = panels(columns, -(-len(shown) // columns), width=12 / columns, height=2.3)
+    columns = 4 if len(drawn) <= 8 else 5
+    figure, rows = panels(columns, -(-len(drawn) // columns), width=12 / columns, height=2.3)
     axes = [panel for row in rows for panel in row]
-    for panel, (name, label) in zip(axes, shown, strict=False):
+    for panel, (name, label) in zip(axes, drawn, strict=False):
         for point in setting.points:
             runs = {run.run_id for run in point.runs.values()}
             for part in (name, "train/rewards/rejected") if name == "train/rewards/chosen" else (name,):
@@ -52,7 +52,7 @@ def learning_curves(setting: Setting, histories: pd.DataFrame, look: Look) -> Fi
             plain_ticks(panel.yaxis)
         panel.set_title(label)
         panel.set_xlabel("optimiser step")
-    for panel in axes[len(shown) :]:
+    for panel in axes[len(drawn) :]:
         panel.set_visible(False)
     seeds = sorted({len(point.seeds) for point in setting.points})
     shown_seeds = "-".join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))
@@ -66,16 +66,16 @@ def costs(table: pd.DataFrame, setting: Setting) -> Figure | None:
     if "step_seconds_ratio" not in table or table["step_seconds_ratio"].isna().all():
         return None
     figure, (axes,) = panels(2, height=0.8 + 0.28 * len(table))
-    shown = table.iloc[::-1].reset_index(drop=True)
+    bottom_up = table.iloc[::-1].reset_index(drop=True)
     for panel, name, label in (
         (axes[0], "step_seconds_ratio", "seconds a step, relative to dpo"),
         (axes[1], "memory_gb_ratio", "peak memory, relative to dpo"),
     ):
-        for row, values in shown.iterrows():
+        for row, values in bottom_up.iterrows():
             value = values[name]
             arms = [[value - values[f"{name}_low"]], [values[f"{name}_high"] - value]]
             panel.errorbar([value], [row], xerr=arms, color=colour(values["method"]), marker="o", linestyle="")
-        panel.set_yticks(range(len(shown)), shown["label"] if panel is axes[0] else [])
+        panel.set_yticks(range(len(bottom_up)), bottom_up["label"] if panel is axes[0] else [])
         panel.axvline(1, color=COLOURS["dpo"], linewidth=1)
         panel.set_xlabel(label)
         panel.set_xlim(left=0)
