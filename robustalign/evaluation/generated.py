@@ -38,7 +38,7 @@ def generated_cells(
     Args:
         model: the policy that replies.
         reference: from which its KL is taken, and towards which it is shrunk.
-        tokenizer: of both.
+        encoder: of both models' text.
         candidates: whose prompts are asked.
         components: who judges the replies; without them there is no reward.
         score: raw scores of prompts and replies, by objective.

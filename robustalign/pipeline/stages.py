@@ -20,6 +20,7 @@ from datasets import load_from_disk
 from safetensors.numpy import load_file, save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from robustalign import fingerprints
 from robustalign.cache import ArtefactCache
 from robustalign.config import HUMAN, Config
 from robustalign.data.candidates import Candidates, asked, sample_candidates, split_key
@@ -28,7 +29,8 @@ from robustalign.data.rows import Rows
 from robustalign.data.rows import rows as read_rows
 from robustalign.data.splits import SPLITS
 from robustalign.errors import ConfigError
-from robustalign.evaluation.metrics import METRICS, Cell
+from robustalign.evaluation import metrics
+from robustalign.evaluation.metrics import Cell
 from robustalign.pipeline import inputs
 from robustalign.policies.encode import Encoder
 from robustalign.policies.load import asset_folder, convert_wheel, load_model, load_tokenizer, run_model
@@ -190,7 +192,7 @@ class Stages:
             "candidates": self.candidates_folder(split).name,
             "scores": self.scores_folder("train").name,
             "shift": shift,
-            "metrics": list(METRICS),
+            "metrics": fingerprints.of_files(Path(metrics.__file__).parent.glob("*.py")),
             "pairs": [vars(config.dataset.pairs).copy(), config.evaluation.pairs_per_prompt],
             "replies": 0 if config.evaluation.generate == "never" else config.evaluation.replies,
             "sampling": vars(config.dataset.sampling).copy(),
