@@ -25,20 +25,45 @@ def resolve(composed: DictConfig) -> Config:
     Raises:
         ConfigError: a key is missing, has a value that cannot run, or contradicts another.
     """
+    return checked(as_config(typed(composed)))
+
+
+def typed(composed: DictConfig) -> DictConfig:
+    """A composed config without Hydra's part, its interpolations resolved and its values of the schema's types.
+
+    Raises:
+        ConfigError: a key is missing, or has a value of another type.
+    """
     bare = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
     try:
         for key in sorted(OmegaConf.missing_keys(bare)):
             raise ConfigError(key, f"is missing; give {key}=VALUE")
         # through plain containers: a key that +key=value added to a schema node is refused, not dropped
         plain = OmegaConf.to_container(bare, resolve=True, throw_on_missing=True)
-        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), plain))
+        merged = OmegaConf.merge(OmegaConf.structured(Config), plain)
     except InterpolationValidationError as error:  # dataset.name: ${dataset.path}, and nobody gave the path
         named = re.search(r"\$\{([\w.]+)\}.*'None'", str(error))
         key = named[1] if named else error.full_key or "config"
         raise ConfigError(key, f"is missing; give {key}=VALUE") from error
     except OmegaConfBaseException as error:
         raise ConfigError(error.full_key or "config", str(error).splitlines()[0]) from error
+    assert isinstance(merged, DictConfig)
+    return merged
+
+
+def as_config(nodes: DictConfig) -> Config:
+    """A typed config as dataclasses."""
+    config = OmegaConf.to_object(nodes)
     assert isinstance(config, Config)
+    return config
+
+
+def checked(config: Config) -> Config:
+    """The config itself, its paths absolute and its mixtures lists of weights.
+
+    Raises:
+        ConfigError: a value that cannot run, or contradicts another.
+    """
     config.dataset.name = config.dataset.name or _name_of(config.dataset)
     _check_declared(config)
     config.shift.nominal = weights(config.shift.nominal, "shift.nominal", config.shift)

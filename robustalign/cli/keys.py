@@ -9,6 +9,7 @@ from pathlib import Path
 
 from robustalign.errors import ConfigError, choices
 from robustalign.stores import check_scheme, keep_password, sqlite_file, sqlite_uri
+from robustalign.tracking.glance import check_results
 
 
 class Keys(dict[str, "str | None"]):
@@ -23,7 +24,11 @@ class Keys(dict[str, "str | None"]):
         return self._checked(key, 0.0, float)
 
     def store(self, output: Path) -> str:
-        """The tracking store's URI; a SQLite file has to exist, as reading must not make one."""
+        """The store's URI; a SQLite file has to exist, as reading must not make one, and to hold ``experiment``.
+
+        Raises:
+            ConfigError: there is nothing to read.
+        """
         given = self["tracking.uri"]
         uri = keep_password(given) if given else sqlite_uri(output / "mlflow.db")
         check_scheme(uri)
@@ -31,6 +36,8 @@ class Keys(dict[str, "str | None"]):
         if file is not None and not file.is_file():
             key = "tracking.uri" if given else "paths.output"
             raise ConfigError(key, f"there is no tracking store at {file}; train first, or name the right place")
+        if file is not None and self.get("experiment"):
+            check_results(file, str(self["experiment"]))
         return uri
 
     def _checked(self, key: str, least: float, kind: type[int] | type[float]) -> float:

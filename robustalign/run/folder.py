@@ -6,8 +6,9 @@ import json
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -88,6 +89,7 @@ class RunFolder:
         self._status_file = self.path / "status.json"
         self._cancel_file = self.path / "cancel"
         self._job_file = self.path / "job.json"
+        self._last: tuple[tuple[int, int, int], Status] | None = None  # of a run that ended
         self._step: int | None = None
         self._written = 0.0
 
@@ -139,14 +141,19 @@ class RunFolder:
         return thaw(frozen)
 
     def status(self) -> Status:
-        """What is known of the run; a fresh status if it never was launched."""
+        """What is known of the run; a fresh status if it never was launched. Of a run that ended it is read once."""
         try:
+            file = self._status_file.stat()
+            stamp = file.st_ino, file.st_mtime_ns, file.st_size
+            if self._last is not None and self._last[0] == stamp:
+                return replace(self._last[1], slurm=dict(self._last[1].slurm))
             content = json.loads(self._status_file.read_text())
         except FileNotFoundError:
             return Status()
         known = {f.name for f in fields(Status)}
         status = Status(**{key: value for key, value in content.items() if key in known})
         status.state = State(status.state)
+        self._last = (stamp, replace(status, slurm=dict(status.slurm))) if status.state.ended else None
         return status
 
     def set_status(self, state: State | None = None, **changes: Any) -> None:
@@ -231,8 +238,14 @@ def thaw(plain: Mapping[str, Any]) -> Config:
 
 
 def _typed(kind: type, plain: Mapping[str, Any]) -> Any:
-    kinds = get_type_hints(kind)
-    known = {f.name for f in fields(kind)} & plain.keys()
+    kinds = _hints(kind)
+    known = kinds.keys() & plain.keys()
     return kind(
         **{name: _typed(kinds[name], plain[name]) if is_dataclass(kinds[name]) else plain[name] for name in known}
     )
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    """The types of a dataclass's fields by name."""
+    return {field.name: get_type_hints(kind)[field.name] for field in fields(kind)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ NAMES_FIRST = ("model.name", "dataset.name", "shift.name")
 
 def flat(config: Config | Mapping[str, Any]) -> dict[str, Any]:
     """What a run computes, as ``{"trainer.max_steps": 80, ...}``; lists are values."""
-    nested = asdict(config) if isinstance(config, Config) else config
+    nested = vars(config) if isinstance(config, Config) else config
     return dict(leaves({key: value for key, value in nested.items() if key not in NO_PART}))
 
 
@@ -105,7 +105,10 @@ def _telling(flats: Sequence[Mapping[str, Any]], known: list[tuple[str, ...]]) -
     """The keys whose values tell apart what is not known to differ yet, the most telling first."""
     chosen = []
     for key in sorted({key for values in flats for key in values}, key=_rank):
-        column = [_hashable(values.get(key)) for values in flats]
+        raw = [values.get(key) for values in flats]
+        if all(type(value) is type(raw[0]) and value == raw[0] for value in raw):
+            continue
+        column = [_hashable(value) for value in raw]
         if len(set(zip(known, column, strict=True))) > len(set(known)):
             chosen.append(key)
             known = [(*row, value) for row, value in zip(known, column, strict=True)]
@@ -135,9 +138,11 @@ def _short(keys: Sequence[str]) -> dict[str, str]:
 
 
 def leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys and values of nested mappings."""
+    """Dotted keys and values of nested mappings and dataclasses."""
     for key, value in node.items():
-        if isinstance(value, Mapping):
+        if is_dataclass(value):
+            yield from leaves(vars(value), f"{prefix}{key}.")
+        elif isinstance(value, Mapping):
             yield from leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from robustalign.sweeps.backends.base import Backend
 
 REDRAW = 0.5  # seconds between two pictures of the progress table
+LOOKING = 20  # and at least so many times what looking took
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -82,7 +83,7 @@ class Progress:
         self.sweep = sweep
         self.states = {run.folder.name: status.state for run, status in sweep.status()}
         self.steps: dict[str, int] = {}
-        self.drawn = 0.0
+        self.drawn = self.took = 0.0
         self.live = self._live() if sys.stderr.isatty() else None
 
     def __enter__(self) -> Progress:
@@ -97,7 +98,8 @@ class Progress:
 
     def update(self, now: bool = False) -> None:
         """Look at the status files, if it is time to."""
-        if not now and time.monotonic() - self.drawn < REDRAW:
+        begun = time.monotonic()
+        if not now and begun - self.drawn < max(REDRAW, LOOKING * self.took):
             return
         rows = self.sweep.status()
         if self.live is not None:
@@ -105,6 +107,7 @@ class Progress:
         else:
             self._lines(rows)
         self.drawn = time.monotonic()
+        self.took = self.drawn - begun
 
     def _lines(self, rows: Sequence[tuple[Run, Status]]) -> None:
         for run, status in rows:

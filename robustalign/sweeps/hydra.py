@@ -6,11 +6,10 @@ Hydra imports this at every start, so nothing heavy is imported here.
 from __future__ import annotations
 
 import contextlib
-import copy
 import difflib
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import is_dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +32,9 @@ if TYPE_CHECKING:
 
 OPEN = ("fields", "splits", "columns", "join", "where", "thread", "turns", "path")
 WHOLE = ("shift.targets", *(f"dataset.{name}" for name in OPEN))  # mappings whose keys are the user's
+
+
+MANY = 100  # jobs whose composing shows a bar
 
 
 class ProductSweeper(Sweeper):
@@ -93,7 +95,11 @@ class SweepLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
         """Run every job; exits with the sweep's exit code."""
+        from hydra._internal.config_loader_impl import ConfigLoaderImpl
+        from tqdm import tqdm
+
         from robustalign.checks import resolve
+        from robustalign.sweeps.compose import Composer
         from robustalign.sweeps.execute import execute
         from robustalign.sweeps.fork_client import NurseryClient
 
@@ -101,26 +107,13 @@ class SweepLauncher(Launcher):
             raise ConfigError("-m", f"these values make {len(job_overrides)} runs; add -m to run them all as a sweep")
         backend = _with_options(backends.load(self.kind), self.options)
         with contextlib.closing(self.nursery or NurseryClient()) as client:
-            configs = [resolve(composed) for composed in self._compose(job_overrides)]
+            assert isinstance(self.loader, ConfigLoaderImpl)
+            composer, few = Composer(self.loader, self.config), len(job_overrides) < MANY
+            bar = tqdm(job_overrides, desc="composing configs", disable=few or None, leave=False)
+            configs = [composer.config(words) for words in bar]
             base = resolve(self.loader.load_configuration("config", [], run_mode=RunMode.RUN))
             code = execute(configs, base, backend, client)
         sys.exit(code)
-
-    def _compose(self, job_overrides: Sequence[Sequence[str]]) -> Iterator[DictConfig]:
-        """The config of every job. Composing takes a tenth of a second: it is done once for each choice of groups."""
-        from hydra._internal.config_loader_impl import ConfigLoaderImpl
-
-        assert isinstance(self.loader, ConfigLoaderImpl)
-        parser = OverridesParser.create(config_loader=self.loader)
-        composed: dict[tuple[str, ...], DictConfig] = {}
-        for words in job_overrides:
-            overrides = list(zip(words, parser.parse_overrides(list(words)), strict=True))
-            groups = tuple(word for word, o in overrides if self.loader.repository.group_exists(o.key_or_group))
-            if groups not in composed:
-                composed[groups] = self.loader.load_sweep_config(self.config, list(groups))
-            config = copy.deepcopy(composed[groups])
-            self.loader._apply_overrides_to_config([o for word, o in overrides if word not in groups], config)
-            yield config
 
 
 def _with_options(kind: Callable[..., Backend], options: Mapping[str, Any]) -> Backend:

@@ -51,7 +51,7 @@ class Follower:
                 self.parent = self.importer.sweep(sweep.id, f"sweep of {len(sweep.runs)}", tags)
         self.ids: dict[str, str] = {}  # of the runs in the store, by folder name
         self._frozen: dict[str, dict[str, Any]] = {}
-        self._done: set[str] = set()
+        self._done: dict[str, float | None] = {}  # when runs ended whose all is in the store, by folder name
 
     def update(self) -> None:
         """Bring in what is new."""
@@ -60,16 +60,15 @@ class Follower:
 
     def _update(self) -> None:
         for run in self.sweep.runs:
-            name = run.folder.name
-            if name in self._done:
+            name, status = run.folder.name, run.folder.status()
+            if self._done.get(name) == status.updated:
                 continue
-            status = run.folder.status()
             if status.state is State.PENDING and name not in self.ids:  # else its duration would count the waiting
                 continue
             read = partial(journal.read_from, run.folder.journal)
             self.ids[name] = self.importer.bring(self._view(run, status), read, self.parent)
-            if status.state is State.FINISHED:  # nothing comes after that
-                self._done.add(name)
+            if status.state.ended:  # nothing comes after that, unless somebody starts it again
+                self._done[name] = status.updated
 
     def close(self) -> None:
         """Bring in the rest, and say how the sweep ended."""

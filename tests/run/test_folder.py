@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+from pathlib import Path
 
 import pytest
 
@@ -77,3 +78,22 @@ def test_a_folder_without_a_config_is_no_run(tmp_path):
     with pytest.raises(ConfigError, match="not a run"):
         RunFolder(tmp_path).config()
     assert RunFolder(tmp_path).status().state is Status().state
+
+
+def test_the_status_of_a_run_that_ended_is_read_once_and_again_when_it_goes_on(make, tmp_path, monkeypatch):
+    folder, other = RunFolder(tmp_path / "run"), RunFolder(tmp_path / "run")
+    folder.freeze(make())
+    read = []
+    text = Path.read_text
+    monkeypatch.setattr(Path, "read_text", lambda path, *a, **k: read.append(path) or text(path, *a, **k))
+    other.set_status(State.FAILED, error="ValueError: no", slurm={"job": "1"})
+    read.clear()
+    first = folder.status()
+    first.slurm["job"], first.error = "changed", "changed"
+    assert [folder.status().error for _ in range(5)] == ["ValueError: no"] * 5
+    assert folder.status().slurm == {"job": "1"}
+    assert len(read) == 1
+    other.reopen()
+    assert folder.status().state is State.PENDING
+    other.set_status(State.RUNNING, step=3)
+    assert folder.status().step == 3
