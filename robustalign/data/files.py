@@ -15,8 +15,8 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -53,12 +53,12 @@ class Part:
     read: Callable[[], Rows]
     files: tuple[Path, ...] = ()
     version: str = ""
-    names: tuple[str, ...] = ()
+    table: Callable[[], Dataset] | None = None
 
     def columns(self) -> list[str]:
         """Names of the columns; of a format without a header those of the first rows."""
-        if self.names:
-            return list(self.names)
+        if self.table is not None:
+            return list(self.table().column_names)
         found: dict[str, None] = {}
         for _, row in zip(range(_PEEK), self.read(), strict=False):
             if not isinstance(row, BadRow):
@@ -91,7 +91,7 @@ def parts(
     elif is_local(str(path)):
         found = _local(Path(str(path)).expanduser(), folder, key)
     else:
-        found = _hub(str(path), subset, folder, revision, key)
+        found = list(_hub(str(path), subset, folder, revision, key))
     if not found:
         raise ConfigError(key, f"{path!r} holds no file of {', '.join(SUFFIXES)}")
     return found
@@ -117,7 +117,7 @@ def content(found: Sequence[Part]) -> str:
 
 
 def _renamed(part: Part, split: str) -> Part:
-    return Part(split, part.file, part.read, part.files, part.version, part.names)
+    return replace(part, split=split)
 
 
 def _local(path: Path, folder: str | None, key: str) -> list[Part]:
@@ -150,34 +150,41 @@ def _split_in(name: str) -> str:
 
 def _saved(folder: Path, split: str, key: str) -> Part:
     try:
-        data = load_from_disk(str(folder))
-        files = tuple(
-            folder / entry["filename"] for entry in json.loads((folder / "state.json").read_text())["_data_files"]
-        )
+        entries = json.loads((folder / "state.json").read_text())["_data_files"]
     except Exception as error:
         raise ConfigError(key, f"cannot load {str(folder)!r}: {_first_line(error)}") from error
-    assert isinstance(data, Dataset)
-    return Part(split, str(folder), partial(_arrow_rows, data), files, names=tuple(data.column_names))
+    files = tuple(folder / entry["filename"] for entry in entries)
+
+    @cache
+    def table() -> Dataset:
+        try:
+            found = load_from_disk(str(folder))
+        except Exception as error:
+            raise ConfigError(key, f"cannot load {str(folder)!r}: {_first_line(error)}") from error
+        assert isinstance(found, Dataset)
+        return found
+
+    return Part(split, str(folder), lambda: _arrow_rows(table()), files, table=table)
 
 
-def _hub(path: str, subset: str | None, folder: str | None, revision: str | None, key: str) -> list[Part]:
+@cache
+def _hub(path: str, subset: str | None, folder: str | None, revision: str | None, key: str) -> tuple[Part, ...]:
     try:
         data = load_dataset(path, name=subset, data_dir=folder, revision=revision)
     except Exception as error:
         problem = f"{path!r} is no file or folder here, and cannot be loaded from the hub: {_first_line(error)}"
         raise ConfigError(key, problem) from error
     splits = data.items() if isinstance(data, DatasetDict) else [("", data)]
-    return [
+    return tuple(
         Part(
-            str(name),
-            f"{path} {name}".strip(),
-            partial(_arrow_rows, rows),
-            (),
-            rows._fingerprint,
-            tuple(rows.column_names),
+            split=str(name),
+            file=f"{path} {name}".strip(),
+            read=partial(_arrow_rows, rows),
+            version=rows._fingerprint,
+            table=lambda rows=rows: rows,  # type: ignore[misc]
         )
         for name, rows in splits
-    ]
+    )
 
 
 # ---------------------------------------------------------------- kinds of files
