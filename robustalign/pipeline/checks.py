@@ -9,14 +9,15 @@ from robustalign.config import Config
 from robustalign.data.candidates import check_source
 from robustalign.errors import ConfigError
 from robustalign.groups import build_grouping
+from robustalign.pipeline.account import told_of_rows
 from robustalign.pipeline.stages import device, splits
 from robustalign.policies.load import check_path, quantization
 from robustalign.rewards import scorer_module
 from robustalign.training.objective import Objective, build_objective
 
 
-def check_config(config: Config) -> None:
-    """Everything that can be refused without loading a model.
+def check_config(config: Config) -> list[str]:
+    """Refuse everything that can be refused without loading a model; lines that tell of the data.
 
     Raises:
         ConfigError: see its message.
@@ -32,12 +33,13 @@ def check_config(config: Config) -> None:
         _check_double_backward(config)
     for name, spec in config.reward.items():
         scorer_module(name, spec)
-    check_source(config, splits(config), ArtefactCache(Path(config.paths.cache)))
+    account = check_source(config, splits(config), ArtefactCache(Path(config.paths.cache)))
     check_path(config.model.path, Path(config.paths.output))
     if device(config).type != "cuda" and config.model.quantization is not None:
         raise ConfigError("model.quantization", "needs a CUDA device; take model.quantization=null here")
     if config.model.quantization is not None:
         quantization(config.model)
+    return [] if account is None else told_of_rows(config, account)
 
 
 def _check_double_backward(config: Config) -> None:

@@ -18,6 +18,7 @@ from robustalign.data.pairs import PairColumns, TrainingRows, training_pairs
 from robustalign.evaluation.controls import REFERENCE, Control, Kind, at_step, shrunk
 from robustalign.evaluation.targets import Cells, evaluate_targets, per_prompt
 from robustalign.files import replacing
+from robustalign.pipeline.account import tell_pairs, tell_splits
 from robustalign.pipeline.groups import GroupStage
 from robustalign.pipeline.held_out import HeldOut
 from robustalign.pipeline.model_card import licence_of, model_card
@@ -96,6 +97,7 @@ class Line:
     def compute(self) -> None:
         """From candidates to the table of all targets."""
         with self.usage.stage("prepare"), distributed.leader_first():
+            told = tell_splits(self.stages) if distributed.rank() == 0 else {}
             self.train_candidates = self.stages.candidates("train")
             self.shift = self.stages.shift
             self.held_out = {
@@ -103,6 +105,8 @@ class Line:
             }
             rows = self.training_rows()
         if distributed.rank() == 0:
+            tell_pairs(rows, self.stages.tokenizer)
+            self.journal.metrics(0, told)
             self.report_shift(rows)
         self.stop_if_asked()
         policy = self.trained_policy(rows)

@@ -102,8 +102,8 @@ class Nursery:
             config = thaw(frozen)
             try:
                 meaning = program.load(config.sweep.program)
-                meaning.check_config(config)
-                found = {"shared": meaning.shared_key(config), "inputs": meaning.inputs(config)}
+                told = meaning.check_config(config) or []
+                found = {"told": told, "shared": meaning.shared_key(config), "inputs": meaning.inputs(config)}
                 if request["outlook"]:
                     found |= meaning.outlook(config)
             except ConfigError as error:

@@ -21,8 +21,8 @@ FUNCTIONS = ("check_config", "shared_key", "outlook", "inputs", "warm", "run")
 class Program(Protocol):
     """What a run must offer."""
 
-    def check_config(self, config: Config) -> None:
-        """Refuse what cannot run, before a model is loaded.
+    def check_config(self, config: Config) -> list[str] | None:
+        """Refuse what cannot run, before a model is loaded; lines that a launch prints, if any.
 
         Raises:
             ConfigError: the key and the fix.

@@ -34,6 +34,8 @@ def execute(configs: Sequence[Config], base: Config, backend: Backend, client: N
     backend.check(distinct)
     dry = configs[0].sweep.dry_run
     found = client.check(list(map(asdict, distinct)), outlook=dry)
+    for line in dict.fromkeys(line for reply in found for line in reply["told"]):
+        print(f"robustalign: {line}", file=sys.stderr)
     if dry:
         print(describe_plan(drawn, distinct, backend, found))
         return 0

@@ -80,8 +80,9 @@ class NurseryClient:
     def check(self, configs: Sequence[Mapping[str, Any]], outlook: bool = False) -> list[dict[str, Any]]:
         """Check configs where torch is imported.
 
-        Returns for each the key of the stages that it shares with others (``shared``), the fingerprints of its
-        ``inputs``, and with ``outlook`` which stages are ``to_build`` and how many ``tokens`` it trains on.
+        Returns for each lines to print (``told``), the key of the stages that it shares with others (``shared``), the
+        fingerprints of its ``inputs``, and with ``outlook`` which stages are ``to_build`` and how many ``tokens`` it
+        trains on.
 
         Raises:
             ConfigError: of the first config that cannot run.
