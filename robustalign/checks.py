@@ -16,6 +16,7 @@ from robustalign.bounds import problems
 from robustalign.config import HUMAN, RESERVED_TARGETS, Config, DatasetConfig, ShiftConfig, TrainerConfig
 from robustalign.errors import ConfigError, choices
 from robustalign.names import check_stored
+from robustalign.shifts.checks import check_people
 from robustalign.stores import check_scheme, keep_password
 
 
@@ -66,18 +67,22 @@ def checked(config: Config) -> Config:
     """
     config.dataset.name = config.dataset.name or _name_of(config.dataset)
     _check_declared(config)
-    config.shift.nominal = weights(config.shift.nominal, "shift.nominal", config.shift)
-    config.shift.targets = _targets(config.shift)
+    if config.shift.kind == "scorers":
+        _weigh_scorers(config.shift)
     _find_places(config)
     for check in (_check_model, _check_dataset, _check_shift, _check_trainer, _check_evaluation, _check_places):
         check(config)
     return config
 
 
-def _targets(shift: ShiftConfig) -> dict[str, list[float]]:
+def _weigh_scorers(shift: ShiftConfig) -> None:
+    """Weights of objectives in full, for the nominal population and for each target."""
+    if not shift.objectives:
+        raise ConfigError("shift.objectives", "is empty; name at least one reward")
     if not isinstance(shift.targets, dict):
         raise ConfigError("shift.targets", f"{shift.targets!r} is no mapping; write {{NAME: WEIGHTS, ...}} or {{}}")
-    return {str(name): weights(value, f"shift.targets.{name}", shift) for name, value in shift.targets.items()}
+    shift.nominal = weights(shift.nominal, "shift.nominal", shift)
+    shift.targets = {str(name): weights(w, f"shift.targets.{name}", shift) for name, w in shift.targets.items()}
 
 
 def _name_of(dataset: DatasetConfig) -> str:
@@ -180,9 +185,11 @@ def _check_dataset(config: Config) -> None:
 
 def _check_shift(config: Config) -> None:
     shift = config.shift
-    if not shift.objectives:
-        raise ConfigError("shift.objectives", "is empty; name at least one reward")
+    check_stored("reward", config.reward)
     _once("shift.objectives", shift.objectives)
+    if shift.kind != "scorers":
+        check_people(config)
+        return
     _check_labels(config)
     known = [*config.reward, HUMAN] if config.dataset.source == "preferences" else list(config.reward)
     for name in shift.objectives:
@@ -191,11 +198,7 @@ def _check_shift(config: Config) -> None:
     for name in sorted(RESERVED_TARGETS & set(shift.targets)):
         raise ConfigError(f"shift.targets.{name}", "this name is kept for a summary; choose another")
     check_stored("shift.targets", shift.targets)
-    check_stored("reward", config.reward)
-    if shift.visible != "false" and shift.combine != "population":
-        raise ConfigError("shift.visible", f"{shift.visible!r} needs shift.combine=population, not {shift.combine}")
-    if shift.visible == "natural" and len(shift.groups) != len(shift.objectives):
-        raise ConfigError("shift.groups", f"natural visibility needs one prompt group for each of {shift.objectives}")
+    _check_visible(config)
     if shift.combine == "geometric" and any(name.startswith("-") for name in shift.objectives):
         raise ConfigError("shift.objectives", "a negated objective has no geometric mean; use shift.combine=convex")
 
@@ -203,6 +206,20 @@ def _check_shift(config: Config) -> None:
 def _once(key: str, names: list[str]) -> None:
     if len(set(names)) != len(names):
         raise ConfigError(key, f"{names} names one twice")
+
+
+def _check_visible(config: Config) -> None:
+    shift, source = config.shift, config.dataset.source
+    if shift.visible != "false" and shift.combine != "population":
+        raise ConfigError("shift.visible", f"{shift.visible!r} needs shift.combine=population, not {shift.combine}")
+    if shift.visible != "false" and source == "preferences":
+        fix = "tell people apart by a column: shift=groups shift.by=COLUMN"
+        raise ConfigError("shift.visible", f"{shift.visible!r} is for prompts, not for people's comparisons; {fix}")
+    if shift.visible == "natural" and source != "chitchat":
+        fix = f"the prompts of dataset.source={source} have no group; use shift.visible=tag"
+        raise ConfigError("shift.visible", fix)
+    if shift.visible == "natural" and len(shift.groups) != len(shift.objectives):
+        raise ConfigError("shift.groups", f"natural visibility needs one prompt group for each of {shift.objectives}")
 
 
 def _check_labels(config: Config) -> None:

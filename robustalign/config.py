@@ -29,6 +29,9 @@ BAD_ROWS = ("refuse", "drop")
 COMBINE = ("convex", "geometric", "population")
 VISIBLE = ("false", "tag", "natural")
 HUMAN = "human"  # the objective of dataset.source=preferences: what people chose
+KINDS = ("scorers", "groups", "time", "annotators")
+TARGETS = ("each", "worst", "uniform", "leave_one_out")  # of groups of people: docs/people.md says what each is
+RESAMPLE = ("prompts", "items")
 RESERVED_TARGETS = {"nominal", "worst", "area", "any"}
 QUANTIZATION = ("nf4", "int8")
 PARALLEL = ("ddp", "fsdp")
@@ -135,9 +138,16 @@ class ShiftConfig:
     """The preferences the pairs are labelled by, and those the policy is tested against."""
 
     name: str = MISSING  # what tables call it
-    objectives: list[str] = MISSING  # reward names; a leading '-' negates one
-    nominal: Any = MISSING  # one weight per objective, >= 0, sum 1; a number a means [a, 1 - a]
-    targets: Any = field(default_factory=dict)  # NAME: weights like nominal; {a: 1, b: 0} replaces all of them
+    kind: str = word("scorers", KINDS)  # scorers label; or people: groups of a column | time (windows) | annotators
+    objectives: list[str] = field(default_factory=list)  # reward names; a leading '-' negates one
+    nominal: Any = None  # one weight per objective, >= 0, sum 1; a for [a, 1 - a]; people: observed | {group: share}
+    targets: Any = field(default_factory=dict)  # NAME: weights like nominal; people also each | uniform | worst | ...
+    by: Any = None  # people: the column of dataset.columns that tells them apart, or a list of columns to cross
+    min_rows: int = number(50, "[1, inf)")  # people: groups with fewer held-out rows are pooled into `other`
+    cut: Any = 0.7  # time: share of the rows that are the past, or the date when it ends
+    windows: int = number(3, "[1, inf)")  # time: test populations after the cut, of as many rows each
+    held_out: float = number(0.2, "(0, 1)")  # annotators: share of the people who are not trained on
+    whole_groups: bool = False  # groups: one that is not trained on is tested on all of its rows, whatever their split
     combine: str = word("convex", COMBINE)  # convex and geometric mix scores; population mixes people
     floor: float = number(0.01, "(0, 1)")  # geometric: raw scores in [0, 1] are floored here
     visible: str = word("false", VISIBLE)  # population: false | tag (the prompt names the group) | natural (its own)
@@ -181,6 +191,8 @@ class EvaluationConfig:
     pairs_per_prompt: int = number(1, "[1, inf)")  # held-out pairs drawn per prompt and target
     shrinkage: list[float] = numbers("[0, 1]")  # c < 1: margins x c, and replies from ref + c (policy - ref)
     bootstrap: int = number(2000, "[1, inf)")  # resamples of prompts
+    resample: str = word("prompts", RESAMPLE)  # what they draw: prompts | items (people's: two replies)
+    annotator: str | None = "annotator"  # people's: the column that says who judged; for the worst tenth of them
     confidence: float = number(0.95, "(0, 1)")  # of every interval
     batch_size: int = number(256, "[1, inf)")  # rows per scoring batch
 

@@ -24,12 +24,14 @@ from robustalign.data.given import (
     refused,
     save_account,
 )
+from robustalign.data.items import Items, items_of
 from robustalign.data.prompts import Prompt, messages
 from robustalign.data.reading import Account
 from robustalign.data.rows import Rows, turns
 from robustalign.data.rows import key as rows_key
 from robustalign.data.rows import rows as read_rows
 from robustalign.data.sources import chitchat
+from robustalign.data.whole_groups import with_whole_groups
 from robustalign.errors import ConfigError
 from robustalign.policies.encode import Encoder, Unrenderable
 from robustalign.policies.generate import sample_replies
@@ -71,6 +73,22 @@ class Candidates:
         """How many votes a comparison stands for, ``[P]``; 1 where the data do not say."""
         return np.array(self.table["weight"][:]) if "weight" in self.table.column_names else np.ones(len(self))
 
+    @cached_property
+    def judged(self) -> Items:
+        """Which comparisons are of the same item."""
+        return items_of(self.prompt_ids, self.table["replies"][:])
+
+    @property
+    def items(self) -> np.ndarray:
+        """``[P]``: equal where people compared the same two replies to the same prompt."""
+        return self.judged.item
+
+    @property
+    def first_share(self) -> np.ndarray:
+        """Share ``[P]`` of the votes for the reply that comes first in the item's order."""
+        share = np.where(np.isnan(self.soft_label), 1.0, self.soft_label)
+        return np.where(self.judged.chosen_first, share, 1 - share)
+
     @property
     def prompt_ids(self) -> Sequence[list[int]]:
         return self.table["prompt_ids"][:]
@@ -78,6 +96,16 @@ class Candidates:
     @property
     def reply_ids(self) -> Sequence[list[list[int]]]:
         return self.table["reply_ids"][:]
+
+
+def split_rows(config: Config, cache: ArtefactCache) -> Rows:
+    """The rows of a table of prompts or comparisons in the splits that the shift asks for.
+
+    Raises:
+        ConfigError: they cannot be read, or nobody whom the shift trains on is there.
+    """
+    rows = read_rows(config.dataset, cache)
+    return with_whole_groups(rows, config.shift, config.dataset.split_by) if config.shift.whole_groups else rows
 
 
 def check_source(config: Config, splits: Sequence[str], cache: ArtefactCache) -> Account | None:
@@ -89,7 +117,7 @@ def check_source(config: Config, splits: Sequence[str], cache: ArtefactCache) ->
     if config.dataset.source == "chitchat":
         chitchat.location()
         return None
-    found = read_rows(config.dataset, cache)
+    found = split_rows(config, cache)
     for split in splits:
         if not len(found.index[split]):
             raise ConfigError(*nothing_left(config, split, found.account))
@@ -211,6 +239,8 @@ def split_key(config: Config, split: str) -> dict:
     key |= {"max_length": config.model.max_length, "system_prompt": config.model.system_prompt}
     if dataset.source != "chitchat":
         key |= {"rows": rows_key(dataset)}
+    if config.shift.whole_groups:
+        key |= {"whole_groups": {name: getattr(config.shift, name) for name in ("kind", "by", "nominal")}}
     if dataset.source == "preferences":
         return key
     key |= {"samples": dataset.samples, "sampling": vars(dataset.sampling).copy()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -53,6 +53,22 @@ def evaluation_pairs(
     """Each component's pairs of a held-out split, by the training rule, over the same draws."""
     count = len(shift.components)
     return [shift.pairs(candidates, i, rule, per_prompt=per_prompt, seed=seed) for i in range(count)]
+
+
+def both_ways(pairs: Pairs) -> tuple[Pairs, np.ndarray]:
+    """People's comparisons with every vote on its own side, and which comparison ``[M]`` each is from.
+
+    A share s of w votes is a weight of w s for the chosen reply and of w (1 - s) for the other, so that every loss sees
+    what it would see of the votes one by one.
+    """
+    assert pairs.soft_label is not None and pairs.weight is not None
+    against = np.flatnonzero(pairs.soft_label < 1)
+    turned = pairs.take(against)
+    turned = replace(turned, chosen=turned.rejected, rejected=turned.chosen, gap=-turned.gap)
+    votes = pairs.weight * pairs.soft_label, (pairs.weight * (1 - pairs.soft_label))[against]
+    turned = replace(turned, weight=votes[1], soft_label=1 - pairs.soft_label[against])
+    both = Pairs.concatenate([replace(pairs, weight=votes[0]), turned])
+    return both, np.concatenate([np.arange(len(pairs)), against])
 
 
 def _reasons(pairs: Pairs) -> str:

@@ -15,10 +15,20 @@ from robustalign.shifts.shift import Named
 
 
 class HeldOutPairs:
-    """Every component's pairs of one split; each candidate they touch is scored once."""
+    """Every component's pairs of one split; each candidate they touch is scored once.
 
-    def __init__(self, candidates: Candidates, components: Sequence[Named], pairs: Sequence[Pairs]) -> None:
+    ``unit [P]``: which of the rows' ``U`` units (a prompt, an item) a row belongs to; by default its own.
+    """
+
+    def __init__(
+        self,
+        candidates: Candidates,
+        components: Sequence[Named],
+        pairs: Sequence[Pairs],
+        unit: np.ndarray | None = None,
+    ) -> None:
         self.candidates, self.components, self.pairs = candidates, components, pairs
+        self.unit = np.arange(len(candidates)) if unit is None else unit
         touched = np.zeros(candidates.reference_logps.shape, dtype=bool)
         for part in pairs:
             touched[part.prompt, part.chosen] = touched[part.prompt, part.rejected] = True
@@ -40,7 +50,9 @@ class HeldOutPairs:
         return ratios
 
     def cells(self, logratios: np.ndarray, beta: float, shrink: float = 1.0) -> dict[str, dict[str, Cell]]:
-        """Every metric of pairs by component, with margins times ``shrink``.
+        """Every metric of pairs by component that has any, with margins times ``shrink``.
+
+        People's comparisons count by their votes, each on its own side.
 
         Args:
             logratios: ``[P, n]`` of the policy, as :meth:`logratios` gives them.
@@ -49,10 +61,14 @@ class HeldOutPairs:
         """
         cells: dict[str, dict[str, Cell]] = {metric.name: {} for metric in PAIR_METRICS}
         for component, pairs in zip(self.components, self.pairs, strict=True):
+            if not len(pairs):
+                continue
             margin = logratios[pairs.prompt, pairs.chosen] - logratios[pairs.prompt, pairs.rejected]
-            count = np.bincount(pairs.prompt, minlength=len(self.candidates))
+            weight = np.ones(len(pairs)) if pairs.weight is None else pairs.weight
+            unit, size = self.unit[pairs.prompt], int(self.unit.max(initial=-1)) + 1
+            count = np.bincount(unit, weights=weight, minlength=size)
             for metric in PAIR_METRICS:
-                values = metric.of_margins(shrink * margin, beta)
-                total = np.bincount(pairs.prompt, weights=values, minlength=len(self.candidates))
+                values = metric.of_votes(shrink * margin, beta, pairs.soft_label)
+                total = np.bincount(unit, weights=weight * values, minlength=size)
                 cells[metric.name][component.name] = Cell(total, count)
         return cells

@@ -7,7 +7,7 @@ prompts, the same ones for every component, and so keeps what a prompt does to a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 
 import numpy as np
@@ -15,6 +15,7 @@ import pandas as pd
 
 from robustalign.evaluation.controls import Control
 from robustalign.evaluation.metrics import METRICS, WHOLE, Cell, Metric
+from robustalign.evaluation.worst import worst_interval
 from robustalign.shifts import Populations
 
 COLUMNS = ("control", "split", "step", "target", "coordinate", "metric", "value", "low", "high", "n")
@@ -37,8 +38,9 @@ def evaluate_targets(
     """The long table of one policy on one split: each target's metrics and their summaries, with intervals.
 
     Summary targets: ``nominal`` (the training population), ``worst`` (the worst of the targets) and ``area``
-    (the mean over the targets' coordinate range, by the trapezoid rule). ``n`` counts prompts with data. A value that
-    is nan has no interval.
+    (the mean over the targets' coordinate range, by the trapezoid rule); a target without data is in neither. The
+    interval of the worst holds although it was picked (``worst_interval``). ``n`` counts prompts with data. A value
+    that is nan has no interval.
 
     Args:
         cells: of metrics of the registry.
@@ -47,7 +49,7 @@ def evaluate_targets(
         split: on which prompts.
         last_step: of the run's training.
         draws: bootstrap resamples of the prompts.
-        confidence: of the percentile intervals.
+        confidence: of the intervals, percentiles but for the worst.
         seed: of the resamples.
     """
     rows = []
@@ -57,7 +59,13 @@ def evaluate_targets(
         coordinates = {name: shift.coordinate(name) for name in shift.names} | {"nominal": 0.0}
         n = int(np.any([cell.count > 0 for cell in components.values()], axis=0).sum())
         for target, draws_of in values.items():
-            low, high = interval(draws_of[1:], confidence) if np.isfinite(draws_of[0]) else (np.nan, np.nan)
+            if not np.isfinite(draws_of[0]):
+                low = high = np.nan
+            elif target == "worst":
+                picked_from = np.stack([values[name] for name in with_data(components, shift)], 1)
+                low, high = worst_interval(picked_from, METRICS[metric].better, confidence)
+            else:
+                low, high = interval(draws_of[1:], confidence)
             where = coordinates.get(target, float("nan"))
             rows.append((str(control), split, step, target, where, metric, draws_of[0], low, high, n))
     return pd.DataFrame(rows, columns=COLUMNS)
@@ -76,20 +84,31 @@ def target_draws(
 
 
 def by_target(components: Mapping[str, np.ndarray], shift: Populations, metric: Metric) -> dict[str, np.ndarray]:
-    """The values of populations and their summaries, each of the shape of a component's values ``[...]``."""
+    """The values of populations and their summaries, each of the shape of a component's values ``[...]``.
+
+    A component that is not among ``components`` had no data: its populations are nan, and no part of the summaries.
+    """
     if WHOLE in components:
         return {WHOLE: components[WHOLE]}
-    stacked = np.stack([components[component.name] for component in shift.components])
+    nothing = np.full(np.shape(next(iter(components.values()))), np.nan)
+    stacked = np.stack([components.get(component.name, nothing) for component in shift.components])
     values = {name: _mixed(shift.shares(name), stacked) for name in shift.names}
-    return values | summary(values, shift, metric) | {"nominal": _mixed(shift.shares(), stacked)}
+    there = {name: values[name] for name in with_data(components, shift)}
+    return values | summary(there, shift, metric) | {"nominal": _mixed(shift.shares(), stacked)}
+
+
+def with_data(components: Collection[str], shift: Populations) -> list[str]:
+    """The targets all of whose components are among these."""
+    lacking = np.array([component.name not in components for component in shift.components])
+    return [name for name in shift.names if not shift.shares(name)[lacking].any()]
 
 
 def summary(values: Mapping[str, np.ndarray], shift: Populations, metric: Metric) -> dict[str, np.ndarray]:
-    """``worst`` and ``area`` of each target's values ``[...]``; empty where there are no targets."""
+    """``worst`` and ``area`` of the values ``[...]`` of targets; empty where there are none."""
     if not values:
         return {}
-    stacked = np.stack([values[name] for name in shift.names])
-    where = np.array([shift.coordinate(name) for name in shift.names])
+    stacked = np.stack(list(values.values()))
+    where = np.array([shift.coordinate(name) for name in values])
     order = np.argsort(where, kind="stable")
     width = where.max() - where.min()
     area = np.trapezoid(stacked[order], where[order], axis=0) / width if width > 0 else stacked.mean(0)
@@ -126,7 +145,7 @@ def per_prompt(cells: Cells, *, control: Control, split: str, last_step: int) ->
     for metric, components in cells.items():
         for name, cell in components.items():
             data = {"prompt": np.arange(len(cell.total), dtype=np.int32)}
-            data |= {"total": cell.total.astype(np.float32), "count": cell.count.astype(np.int16)}
+            data |= {"total": cell.total.astype(np.float32), "count": cell.count.astype(np.float32)}
             frames.append(pd.DataFrame(data).assign(metric=metric, component=name))
     about = {"control": str(control), "split": split, "step": control.step_of(last_step)}
     return pd.concat(frames, ignore_index=True).assign(**about)

@@ -6,13 +6,15 @@ from pathlib import Path
 
 from robustalign.cache import ArtefactCache
 from robustalign.config import Config
-from robustalign.data.candidates import check_source
-from robustalign.errors import ConfigError
+from robustalign.data.candidates import check_source, split_rows
+from robustalign.data.whole_groups import columns_of
+from robustalign.errors import ConfigError, choices
 from robustalign.groups import build_grouping
 from robustalign.pipeline.account import told_of_rows
 from robustalign.pipeline.stages import device, splits
 from robustalign.policies.load import check_path, quantization
 from robustalign.rewards import scorer_module
+from robustalign.shifts.columns import column_shift
 from robustalign.training.objective import Objective, build_objective
 
 
@@ -23,8 +25,6 @@ def check_config(config: Config) -> list[str]:
         ConfigError: see its message.
     """
     objective = build_objective(config.method, config.trainer.batch_size)
-    if objective.oracle and objective.target is not None and objective.target not in config.shift.targets:
-        raise ConfigError("method.target", f"no target {objective.target!r}; there are: {list(config.shift.targets)}")
     if objective.target is not None and not objective.oracle:
         raise ConfigError("method.target", "only method=oracle knows a target")
     build_grouping(config.groups)
@@ -34,6 +34,7 @@ def check_config(config: Config) -> list[str]:
     for name, spec in config.reward.items():
         scorer_module(name, spec)
     account = check_source(config, splits(config), ArtefactCache(Path(config.paths.cache)))
+    _check_populations(config, objective)
     check_path(config.model.path, Path(config.paths.output))
     if device(config).type != "cuda" and config.model.quantization is not None:
         raise ConfigError("model.quantization", "needs a CUDA device; take model.quantization=null here")
@@ -63,6 +64,21 @@ def _check_groups(config: Config, objective: Objective) -> None:
         raise ConfigError("method.mass", "weighs up a group, but there is none; use groups=overlooked")
     if objective.regret:
         raise ConfigError("method.regret", "compares groups, but there are none; use groups=overlooked")
-    if "group" in objective.needs and config.dataset.source != "chitchat" and config.shift.visible == "false":
-        problem = "needs groups; use groups=overlooked, shift.visible=tag or natural, or dataset=chitchat"
-        raise ConfigError("method.set", problem)
+    there = config.dataset.source == "chitchat" or config.shift.visible != "false" or config.shift.kind != "scorers"
+    if "group" in objective.needs and not there:
+        fix = "use groups=overlooked, shift.visible=tag or natural, dataset=chitchat, or people's (shift=groups)"
+        raise ConfigError("method.set", f"needs groups; {fix}")
+
+
+def _check_populations(config: Config, objective: Objective) -> None:
+    """Whether the populations can be made of the data, and train what the method asks for."""
+    names, trained = tuple(config.shift.targets), 2
+    if config.shift.kind != "scorers":
+        rows = split_rows(config, ArtefactCache(Path(config.paths.cache)))
+        columns = {split: columns_of(rows, rows.index[split]) for split in splits(config)}
+        shift = column_shift(config.shift, columns, config.evaluation.splits)
+        names, trained = shift.names, int((shift.shares() > 0).sum())
+    if objective.oracle and objective.target is not None and objective.target not in names:
+        raise ConfigError("method.target", f"no target {objective.target!r}; there are: {choices(names)}")
+    if "group" in objective.needs and config.groups["method"] == "none" and trained < 2:
+        raise ConfigError("method.set", "one group alone is trained on (shift.nominal); it leaves nothing to weigh")

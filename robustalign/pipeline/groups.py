@@ -210,7 +210,10 @@ def pair_columns(stages: Stages, pairs: Pairs, candidates: Candidates) -> dict[s
         for p, c, r in zip(pairs.prompt.tolist(), pairs.chosen.tolist(), pairs.rejected.tolist(), strict=True)
     ]
     names = np.array([component.name for component in stages.shift.components])
-    return {
+    carried = {name: values[pairs.prompt] for name, values in candidates.columns.items()}
+    if pairs.soft_label is not None:
+        carried["vote_share"] = pairs.soft_label
+    return carried | {
         "population": names[pairs.annotator],
         "group": np.array(candidates.table["group"][:], dtype=str)[pairs.prompt],
         "reference_margin": chosen - rejected,

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 import pandas as pd
 from transformers import PreTrainedModel
 
+from robustalign.data.candidates import Candidates
 from robustalign.data.pairs import evaluation_pairs
 from robustalign.errors import ConfigError
 from robustalign.evaluation.certificates import held_out_certificates
 from robustalign.evaluation.generated import generated_cells
 from robustalign.evaluation.implicit import HeldOutPairs
 from robustalign.evaluation.metrics import Cell
+from robustalign.pipeline.people import SplitPeople
 from robustalign.pipeline.stages import Stages
 
 
@@ -33,11 +37,31 @@ class HeldOut:
         pairs = evaluation_pairs(self.shift, self.candidates, rule, per, self.config.dataset.seed)
         if not any(len(part) for part in pairs):
             raise ConfigError("dataset.pairs.min_gap", "leaves no held-out pair")
-        self.pairs = HeldOutPairs(self.candidates, self.shift.components, pairs)
+        unit = self.units()
+        self.pairs = HeldOutPairs(self.candidates, self.shift.components, pairs, unit)
+        chosen_by_people = all(part.weight is not None for part in pairs)
+        evaluation = self.config.evaluation
+        self.people = SplitPeople(self.candidates, pairs, self.shift, unit, evaluation) if chosen_by_people else None
+
+    @cached_property
+    def asked(self) -> Candidates:
+        """The candidates that are replied to: those of each prompt once, however often people compared its replies."""
+        if self.config.dataset.source != "preferences":
+            return self.candidates
+        _, first = np.unique(self.candidates.judged.prompt, return_index=True)
+        table, logps = self.candidates.table.select(first), self.candidates.reference_logps[first]
+        return Candidates(table, {name: scores[first] for name, scores in self.candidates.scores.items()}, logps)
+
+    def units(self) -> np.ndarray:
+        """``[P]`` what the bootstrap draws: each prompt, or all comparisons of a prompt or an item together."""
+        if self.config.dataset.source != "preferences":
+            return np.arange(len(self.candidates))
+        judged = self.candidates.judged
+        return judged.item if self.config.evaluation.resample == "items" else judged.prompt
 
     def sample(self, prompts: int = 20) -> pd.DataFrame:
         """What was said last to the first prompts, for people to read."""
-        asked = self.candidates.asked[:prompts]
+        asked = self.asked.asked[:prompts]
         rows = [(self.split, p, text) for p, texts in zip(asked, self.replies, strict=False) for text in texts]
         return pd.DataFrame(rows, columns=["split", "prompt", "reply"])
 
@@ -69,7 +93,7 @@ class HeldOut:
             policy,
             self.stages.reference,
             self.stages.encoder,
-            self.candidates,
+            self.asked,
             self.shift.judges,
             self.stages.score,
             replies=self.config.evaluation.replies,

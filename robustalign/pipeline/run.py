@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,21 +13,23 @@ import torch
 from transformers import PreTrainedModel, TrainerCallback
 
 from robustalign.config import Config
-from robustalign.data.pairs import PairColumns, TrainingRows, training_pairs
+from robustalign.data.pairs import TrainingRows
 from robustalign.evaluation.controls import REFERENCE, Control, Kind, at_step, shrunk
 from robustalign.evaluation.targets import Cells, evaluate_targets, per_prompt
 from robustalign.files import replacing
 from robustalign.pipeline.account import tell_pairs, tell_splits
-from robustalign.pipeline.groups import GroupStage
 from robustalign.pipeline.held_out import HeldOut
 from robustalign.pipeline.model_card import licence_of, model_card
+from robustalign.pipeline.people import COLUMNS as PEOPLE
+from robustalign.pipeline.populations import distances, groups, input_embeddings
 from robustalign.pipeline.stages import Stages, device
+from robustalign.pipeline.training_rows import prepare
 from robustalign.pipeline.usage import Usage
 from robustalign.policies.load import with_adapters
 from robustalign.policies.save import load_trained, save_trained
 from robustalign.run.folder import RunFolder, Stopped
 from robustalign.run.journal import Journal
-from robustalign.shifts import Pairs
+from robustalign.shifts.columns import ColumnShift
 from robustalign.training import distributed, sharded
 from robustalign.training.objective import Objective, build_objective
 from robustalign.training.trainer import PairTrainer, checkpoints
@@ -103,7 +104,8 @@ class Line:
             self.held_out = {
                 split: HeldOut(self.stages, split, self.objective.beta) for split in self.config.evaluation.splits
             }
-            rows = self.training_rows()
+            self.prepared = prepare(self.stages, self.objective, self.train_candidates)
+            rows, self.objective = self.prepared.rows, self.prepared.objective
         if distributed.rank() == 0:
             tell_pairs(rows, self.stages.tokenizer)
             self.journal.metrics(0, told)
@@ -126,42 +128,6 @@ class Line:
         if distributed.anywhere(self.should_stop()):
             raise Stopped
 
-    def training_rows(self) -> TrainingRows:
-        """The pairs of the nominal population, or what the oracle makes of them, in training order."""
-        config, shift = self.config, self.shift
-        target = (self.objective.target or shift.farthest()) if self.objective.oracle else None
-        ratio = shift.importance(target) if target else None
-        relabel = target if target and ratio is None else None
-        pairs = training_pairs(shift, self.train_candidates, config.dataset.pairs, config.seed, relabel)
-        self.group_stage = GroupStage(self.stages, pairs, self.train_candidates)
-        self.groups = self.group_stage.groups()
-        if self.objective.regret:
-            attainable = self.group_stage.attainable(self.groups)
-            compared = replace(self.objective.set, attainable=attainable)  # type: ignore[type-var]
-            self.objective = replace(self.objective, set=compared)
-        mass, needs = self.objective.mass, self.objective.needs
-        weight = None if mass is None else self.groups.weight(mass)
-        return TrainingRows(
-            pairs,
-            self.train_candidates,
-            PairColumns(
-                weight=weight if ratio is None else ratio[pairs.annotator],
-                weight_from=self.objective.delay,
-                group=self.pair_groups(pairs) if "group" in needs else None,
-                soft_label=soft_labels(pairs, config) if "soft_label" in needs else None,
-            ),
-            steps=config.trainer.max_steps,
-            batch_size=config.trainer.batch_size,
-            seed=config.seed,
-        )
-
-    def pair_groups(self, pairs: Pairs) -> np.ndarray:
-        """Memberships ``[N, K]`` in the groups of the stage; without one, ids ``[N]`` of the prompts' own groups."""
-        if self.config.groups["method"] != "none":
-            return self.groups.membership
-        groups = np.array(self.train_candidates.table["group"][:])
-        return np.unique(groups, return_inverse=True)[1][pairs.prompt]
-
     def report_shift(self, rows: TrainingRows) -> None:
         """Lineage of the pairs, and what separates each target from the nominal population."""
         pairs, config = rows.pairs, self.config
@@ -170,9 +136,15 @@ class Line:
         for split, held_out in self.held_out.items():
             folder = self.stages.candidates_folder(split)
             self.journal.dataset(f"{split}_candidates", folder.name, split, len(held_out.candidates))
-        coordinates = {"target": self.shift.names, "coordinate": [self.shift.coordinate(t) for t in self.shift.names]}
-        distances = self.shift.distances(self.train_candidates, config.dataset.pairs)
-        self.save_table(pd.DataFrame(coordinates | distances), "shift.csv")
+        candidates = {"train": self.train_candidates} | {
+            s: held_out.candidates for s, held_out in self.held_out.items()
+        }
+        embeddings = input_embeddings(self.stages.reference)
+        confidence = config.evaluation.confidence
+        found = distances(self.shift, candidates, config.dataset.pairs, embeddings, confidence)
+        self.save_table(found, "shift.csv")
+        if isinstance(self.shift, ColumnShift):
+            self.save_table(groups(self.shift), "people_groups.csv")
         (self.folder.results / POPULATIONS).write_text(json.dumps(self.shift.record(), indent=1) + "\n")
         self.journal.artifact(f"{self.folder.results.name}/{POPULATIONS}")
         counts = {f"data/dropped/{reason.replace(' ', '_')}": float(n) for reason, n in pairs.dropped.items()}
@@ -184,12 +156,13 @@ class Line:
 
     def report_groups(self) -> None:
         """The evidence for the groups, and pairs of each to read."""
-        sample = self.group_stage.to_read(self.groups)
+        found = self.prepared.groups
+        sample = self.prepared.stage.to_read(found)
         self.save_table(sample, "groups.csv")
-        (self.folder.results / "groups.md").write_text(self.groups.page(sample), encoding="utf-8")
+        (self.folder.results / "groups.md").write_text(found.page(sample), encoding="utf-8")
         self.journal.artifact(f"{self.folder.results.name}/groups.md")
-        self.journal.metrics(0, self.groups.metrics())
-        self.journal.tags({"groups": self.groups.evidence.sentence})
+        self.journal.metrics(0, found.metrics())
+        self.journal.tags({"groups": found.evidence.sentence})
 
     def trained_policy(self, rows: TrainingRows) -> PreTrainedModel:
         """The policy after training; a finished training is loaded, an interrupted one continued."""
@@ -253,9 +226,27 @@ class Line:
                 certificates.append(held_out.certificates(ratios))
         if final:
             self.save_table(pd.concat(certificates, ignore_index=True), "certificates.csv")
+            self.record_people(found)
         if final and generate != "never":
             self.save_table(pd.concat([held_out.sample() for held_out in self.held_out.values()]), "replies.csv")
         return found
+
+    def record_people(self, logratios: Mapping[str, np.ndarray]) -> None:
+        """What is told of the people who chose: ``people.csv``, and ``reliability.csv`` with the calibration's bins."""
+        of_splits = {split: held_out.people for split, held_out in self.held_out.items() if held_out.people is not None}
+        if not of_splits:
+            return
+        beta, step = self.objective.beta, self.config.trainer.max_steps
+        told, bins = [], []
+        for split, people in of_splits.items():
+            found, reliability = people.tables(logratios[split], beta)
+            told.append(found.assign(split=split, step=step))
+            bins.append(reliability.assign(split=split, step=step))
+        table = pd.concat(told, ignore_index=True)
+        self.save_table(table[list(PEOPLE)], "people.csv")
+        self.save_table(pd.concat(bins, ignore_index=True), "reliability.csv")
+        values = zip(table["split"], table["target"], table["metric"], table["value"], strict=True)
+        self.journal.metrics(step, {f"eval/{s}/{t}/{m}": float(v) for s, t, m, v in values if np.isfinite(v)})
 
     def evaluate_controls(self, policy: PreTrainedModel, logratios: Mapping[str, np.ndarray]) -> None:
         """The untrained reference, and the policy, of known log-ratios on each split, shrunk towards it."""
@@ -351,12 +342,6 @@ class Steps(TrainerCallback):
             self.policy.train()
         if distributed.anywhere(self.line.should_stop()) and step < state.max_steps:
             control.should_save = control.should_training_stop = True
-
-
-def soft_labels(pairs: Pairs, config: Config) -> np.ndarray:
-    """Bradley-Terry's probability ``[N]`` that chosen beats rejected, from the score gap of whoever labelled the pair,
-    at ``dataset.pairs.temperature`` under every pair rule."""
-    return 1.0 / (1.0 + np.exp(-pairs.gap / config.dataset.pairs.temperature))
 
 
 def _remove(folder: Path) -> None:

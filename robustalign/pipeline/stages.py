@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
@@ -23,21 +24,21 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from robustalign import fingerprints
 from robustalign.cache import ArtefactCache
 from robustalign.config import HUMAN, Config
-from robustalign.data.candidates import Candidates, asked, sample_candidates, split_key
-from robustalign.data.given import given_candidates
+from robustalign.data.candidates import Candidates, asked, sample_candidates, split_key, split_rows
+from robustalign.data.given import carried_columns, given_candidates
 from robustalign.data.rows import Rows
-from robustalign.data.rows import rows as read_rows
 from robustalign.data.splits import SPLITS
 from robustalign.errors import ConfigError
 from robustalign.evaluation import metrics
-from robustalign.evaluation.metrics import Cell
+from robustalign.evaluation.metrics import WHOLE, Cell
 from robustalign.pipeline import inputs
 from robustalign.policies.encode import Encoder
 from robustalign.policies.load import asset_folder, convert_wheel, load_model, load_tokenizer, run_model
 from robustalign.policies.logprobs import score_completions
 from robustalign.policies.save import is_adapter, merge
 from robustalign.rewards import build_scorer, score_all, scorer_module
-from robustalign.shifts import ScorerShift, Shift, Standards
+from robustalign.shifts import Component, ScorerShift, Shift, Standards
+from robustalign.shifts.columns import column_shift
 
 
 class Stages:
@@ -90,7 +91,7 @@ class Stages:
     @cached_property
     def rows(self) -> Rows:
         """The rows of a table of prompts or comparisons, in splits."""
-        return read_rows(self.config.dataset, self.cache)
+        return split_rows(self.config, self.cache)
 
     def candidates_key(self, split: str) -> dict[str, Any]:
         return {"version": 4, "model": self.model_key, **split_key(self.config, split)}
@@ -173,7 +174,23 @@ class Stages:
 
     @cached_property
     def shift(self) -> Shift:
-        """The shift, standardised by the training candidates alone."""
+        """The shift; what scorers say is standardised by the training candidates alone."""
+        config = self.config.shift
+        if config.kind == "scorers":
+            return ScorerShift(config, self.standards())
+        columns = {
+            split: carried_columns(load_from_disk(self.candidates_folder(split))) for split in splits(self.config)
+        }
+        found = column_shift(config, columns, self.config.evaluation.splits)
+        if not config.objectives:
+            return found
+        equal = tuple(1 / len(config.objectives) for _ in config.objectives)
+        return replace(
+            found, judge=Component(WHOLE, tuple(config.objectives), equal, "convex", config.floor, self.standards())
+        )
+
+    def standards(self) -> Standards:
+        """The training candidates' scores."""
         scores = load_file(self.scores_folder("train") / "scores.safetensors")
         scorers = {
             name: build_scorer(name, spec, self.reward_assets(spec["scorer"], scorer_module(name, spec)))
@@ -181,7 +198,7 @@ class Stages:
             if name in scores
         }
         unit = {name for name, scorer in scorers.items() if scorer.unit} | {HUMAN}
-        return ScorerShift(self.config.shift, Standards({k: v.ravel() for k, v in scores.items()}, frozenset(unit)))
+        return Standards({name: values.ravel() for name, values in scores.items()}, frozenset(unit))
 
     def reference_cells(self, split: str, build_cells) -> dict[str, dict[str, Cell]]:
         """``build_cells()`` for the untrained policy, the same for every run of a sweep."""
@@ -192,6 +209,8 @@ class Stages:
             "candidates": self.candidates_folder(split).name,
             "scores": self.scores_folder("train").name,
             "shift": shift,
+            "populations": self.shift.record(),
+            "resample": config.evaluation.resample,
             "metrics": fingerprints.of_files(Path(metrics.__file__).parent.glob("*.py")),
             "pairs": [vars(config.dataset.pairs).copy(), config.evaluation.pairs_per_prompt],
             "replies": 0 if config.evaluation.generate == "never" else config.evaluation.replies,

@@ -135,11 +135,12 @@ class ScorerShift(Shift):
         labeller = self.components[component]
         return draw_pairs(labeller, component, rows.scores, texts, groups, rule, per_prompt=per_prompt, seed=seed)
 
-    def distances(self, rows: Rows, rule: PairsConfig) -> dict[str, list[float]]:
-        """``flip_rate`` and ``kl`` of every target, over a split's candidates."""
+    def distances(self, rows: Mapping[str, Rows], rule: PairsConfig) -> dict[str, list[float]]:
+        """``flip_rate`` and ``kl`` of every target, over the training candidates."""
+        scores = rows["train"].scores
         return {
-            "flip_rate": [self.flip_rate(target, rows.scores) for target in self.names],
-            "kl": [self.kl(target, rows.scores, rule) for target in self.names],
+            "flip_rate": [self.flip_rate(target, scores) for target in self.names],
+            "kl": [self.kl(target, scores, rule) for target in self.names],
         }
 
     def kl(self, target: str, scores: Scores, pairs: PairsConfig) -> float:

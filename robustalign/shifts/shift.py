@@ -19,12 +19,29 @@ from robustalign.shifts.pairs import Pairs
 
 
 class Rows(Protocol):
-    """What a shift sees of a split: ``table`` with its columns, and ``scores`` ``{objective: [P, n]}``."""
+    """What a shift sees of a split of ``P`` prompts, or of ``P`` comparisons that people made.
+
+    ``table`` holds ``replies`` and ``group``; ``scores`` is ``{objective: [P, n]}``. Of comparisons: ``columns``, text
+    ``[P]`` by name; ``soft_label [P]``, the share of votes for the chosen reply, nan where the data do not say (one
+    vote chose it); ``weight [P]``, how many votes a comparison stands for; ``items [P]``, equal where the same two
+    replies to the same prompt were judged; ``first_share [P]``, the share of votes for the reply that comes first of
+    the two, wherever they were judged.
+    """
 
     @property
     def table(self) -> Any: ...
     @property
     def scores(self) -> Mapping[str, np.ndarray]: ...
+    @property
+    def columns(self) -> Mapping[str, np.ndarray]: ...
+    @property
+    def soft_label(self) -> np.ndarray: ...
+    @property
+    def weight(self) -> np.ndarray: ...
+    @property
+    def items(self) -> np.ndarray: ...
+    @property
+    def first_share(self) -> np.ndarray: ...
 
 
 class Named(Protocol):
@@ -103,7 +120,7 @@ class Shift(Populations):
 
     @property
     def judges(self) -> Sequence[Judge]:
-        """Components that can say what a new reply is worth, one for each of ``components``; none by default."""
+        """Who can say what a new reply is worth: one for each of ``components``, one for all of them, or nobody."""
         return ()
 
     @abstractmethod
@@ -111,8 +128,11 @@ class Shift(Populations):
         """The pairs of one component; ``annotator`` is its index."""
 
     @abstractmethod
-    def distances(self, rows: Rows, rule: PairsConfig) -> dict[str, list[float]]:
-        """Columns over ``names``: how far each target is from the nominal population, beside its coordinate."""
+    def distances(self, rows: Mapping[str, Rows], rule: PairsConfig) -> dict[str, list[float]]:
+        """Columns over ``names``: how far each target is from the nominal population, beside its coordinate.
+
+        ``rows``: the rows of each split.
+        """
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from robustalign.bounds import describe, fits, number, problems, word
 from robustalign.errors import ConfigError, choices
 from robustalign.objectives import LOSSES, SETS, AmbiguitySet, PairLoss
 
-COMMON = ("name", "loss", "set", "scope", "oracle", "target", "mass", "delay", "regret")
+COMMON = ("name", "loss", "set", "scope", "oracle", "own_pairs", "target", "mass", "delay", "regret")
 SCOPES = ("batch", "microbatch", "stream")
 COLUMNS = frozenset(
     {"chosen_logratio", "rejected_logratio", "chosen_logp", "rejected_logp", "chosen_length", "rejected_length",
@@ -33,7 +33,8 @@ class Objective:
 
     ``scope``: batch (the whole optimiser batch, over micro-batches and ranks), microbatch (each forward by
     itself, as the paper's code does) or stream (batch, with the dual carried from step to step).
-    ``oracle``: train with knowledge of the population ``target``.
+    ``oracle``: train with knowledge of the population ``target``; ``own_pairs``: on pairs that it labelled itself, not
+    on the nominal population's by weights.
     ``mass``: importance weights give the last of the groups so much of the total weight, from step ``delay`` on.
     ``regret``: the set is told the loss that a run for each group alone attains.
     """
@@ -43,6 +44,7 @@ class Objective:
     set: AmbiguitySet  # the name of an ambiguity set: see below
     scope: str = word("batch", SCOPES)  # batch (of the optimiser) | microbatch | stream (carries its dual over steps)
     oracle: bool = False  # trains with knowledge of the population it is tested on
+    own_pairs: bool = False  # oracle: on pairs which that population labelled, not on the nominal one's by weights
     target: str | None = None  # oracle: the name of that population; null: the one farthest from the nominal
     mass: float | None = number(None, "(0, 1)")  # of the total weight that the last group of pairs gets; null: its own
     delay: int = number(0, "[0, inf)")  # optimiser steps before mass holds
@@ -88,6 +90,7 @@ def build_objective(method: Mapping[str, Any], batch_size: int | None = None) ->
         set=ambiguity,
         scope=scope,
         oracle=method.get("oracle", False),
+        own_pairs=method.get("own_pairs", False),
         target=method.get("target"),
         mass=method.get("mass"),
         delay=method.get("delay", 0),

@@ -11,22 +11,17 @@ import pytest
 from robustalign.errors import ConfigError
 from robustalign.pipeline.checks import check_config
 from robustalign.pipeline.groups import GroupStage
-from robustalign.pipeline.run import Line
-from robustalign.run.folder import RunFolder
-from robustalign.run.journal import Journal
+from robustalign.pipeline.stages import Stages
+from robustalign.pipeline.training_rows import Prepared, prepare
 from robustalign.training.objective import build_objective
 from tests.pipeline.test_run import FAST, metrics, run
 
 FEW = (*FAST, "dataset.pairs.per_prompt=4")
 
 
-def line_of(config, tmp_path) -> Line:
-    """A run with its candidates, before anything is trained."""
-    folder = RunFolder(tmp_path / "line")
-    folder.freeze(config)
-    line = Line(config, build_objective(config.method), folder, Journal(folder.journal), lambda: False)
-    line.train_candidates, line.shift = line.stages.candidates("train"), line.stages.shift
-    return line
+def prepared(config) -> Prepared:
+    stages = Stages(config)
+    return prepare(stages, build_objective(config.method), stages.candidates("train"))
 
 
 @pytest.mark.parametrize("groups", ["overlooked", "high_loss", "bins", "column"])
@@ -47,11 +42,10 @@ def test_a_run_with_groups_tells_what_speaks_for_them(small, groups: str) -> Non
     assert agreement == pytest.approx(1.0) if groups == "column" else agreement < 1
 
 
-def test_the_weights_hold_from_the_delay_on_and_sum_as_told(small, tmp_path) -> None:
+def test_the_weights_hold_from_the_delay_on_and_sum_as_told(small) -> None:
     weights = ("method=overlooked", "method.mass=0.4", "method.delay=2")
     config = small(*FEW, *weights, "groups=column", "groups.by=population")
-    line = line_of(config, tmp_path)
-    rows = line.training_rows()
+    rows = prepared(config).rows
     weight, minority = rows.columns.weight, rows.pairs.annotator == 1
     assert weight is not None and weight.mean() == pytest.approx(1.0)
     assert weight[minority].sum() / weight.sum() == pytest.approx(0.4)
@@ -62,35 +56,33 @@ def test_the_weights_hold_from_the_delay_on_and_sum_as_told(small, tmp_path) -> 
     assert seen[2 * size :] == weight[rows.order[2 * size :]].tolist()
 
 
-def test_soft_memberships_reach_the_group_ball(small, tmp_path) -> None:
+def test_soft_memberships_reach_the_group_ball(small) -> None:
     config = small(*FEW, "method=group_regret", "groups=overlooked", "groups.soft=true", "trainer.max_steps=3")
-    line = line_of(config, tmp_path)
-    rows = line.training_rows()
+    found = prepared(config)
+    rows = found.rows
     assert np.allclose(np.array([rows[i]["group"] for i in range(5)]).sum(1), 1)
-    attainable = line.objective.set.attainable
+    attainable = found.objective.set.attainable
     assert len(attainable) == 2 and all(0 < value < 1 for value in attainable)
-    again = line_of(config, tmp_path / "again")
-    again.training_rows()
+    again = prepared(config)
     assert again.objective.set.attainable == attainable
-    assert {event.stage for event in again.stages.cache.events if event.reused} >= {"groups", "attainable"}
+    assert {event.stage for event in again.stage.stages.cache.events if event.reused} >= {"groups", "attainable"}
 
 
-def test_required_evidence_that_is_missing_leaves_no_group(small, tmp_path) -> None:
+def test_required_evidence_that_is_missing_leaves_no_group(small) -> None:
     """24 prompts speak for nothing."""
-    line = line_of(small(*FEW, "method=overlooked", "groups.require_evidence=true"), tmp_path)
-    rows = line.training_rows()
-    assert line.groups.dismissed and not line.groups.evidence.believable
-    assert line.groups.membership.shape == (len(rows.pairs), 1) and rows.columns.weight is None
-    assert "not used" in line.groups.page(line.group_stage.to_read(line.groups))
-    assert line.groups.metrics()["groups/used"] == 0
+    found = prepared(small(*FEW, "method=overlooked", "groups.require_evidence=true"))
+    groups, rows = found.groups, found.rows
+    assert groups.dismissed and not groups.evidence.believable
+    assert groups.membership.shape == (len(rows.pairs), 1) and rows.columns.weight is None
+    assert "not used" in groups.page(found.stage.to_read(groups))
+    assert groups.metrics()["groups/used"] == 0
 
 
-def test_memberships_are_found_once_for_the_same_pairs(small, tmp_path) -> None:
-    line = line_of(small(*FEW, "groups=overlooked"), tmp_path)
-    line.training_rows()
-    stage = GroupStage(line.stages, line.group_stage.pairs, line.train_candidates)
-    assert stage.key == line.group_stage.key
-    other = GroupStage(line.stages, stage.pairs.take(np.arange(len(stage.pairs))[::-1]), line.train_candidates)
+def test_memberships_are_found_once_for_the_same_pairs(small) -> None:
+    first = prepared(small(*FEW, "groups=overlooked")).stage
+    stage = GroupStage(first.stages, first.pairs, first.candidates)
+    assert stage.key == first.key
+    other = GroupStage(first.stages, stage.pairs.take(np.arange(len(stage.pairs))[::-1]), first.candidates)
     assert other.key != stage.key
 
 
@@ -128,7 +120,7 @@ def test_a_bad_config_is_refused_before_a_model_is_loaded(small, overrides: list
         (["groups=overlooked", "groups.layers=[0,9]"], "groups.layers: the model has the layers 0 to "),
     ],
 )
-def test_pairs_that_cannot_serve_are_refused_in_one_line(small, tmp_path, overrides: list[str], message: str) -> None:
+def test_pairs_that_cannot_serve_are_refused_in_one_line(small, overrides: list[str], message: str) -> None:
     with pytest.raises(ConfigError) as refused:
-        line_of(small(*FEW, *overrides), tmp_path).training_rows()
+        prepared(small(*FEW, *overrides))
     assert str(refused.value).startswith(message) and "\n" not in str(refused.value)

@@ -107,6 +107,12 @@ class PairMetric(Metric):
     """``(margin [N], beta) -> [N]``: a pair's value. The margin is the chosen reply's log-ratio to the reference minus
     the rejected reply's, nats. A margin of nan must give nan."""
 
+    def of_votes(self, margin: np.ndarray, beta: float, share: np.ndarray | None) -> np.ndarray:
+        """``[N]``: a pair's value in the mean over votes, of which ``share [N]`` are for the chosen reply and the rest
+        for the other, whose margin is the negative one; without a share all are for the chosen reply."""
+        value = self.of_margins(margin, beta)
+        return value if share is None else share * value + (1 - share) * self.of_margins(-margin, beta)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ReplyMetric(Metric):

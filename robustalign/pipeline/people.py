@@ -1,0 +1,91 @@
+"""What a run tells of people on one split: their agreement, a policy's calibration, the worst tenth of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from robustalign.config import EvaluationConfig
+from robustalign.data.candidates import Candidates
+from robustalign.evaluation import people
+from robustalign.evaluation.metrics import PAIR_METRICS
+from robustalign.evaluation.targets import resample_weights
+from robustalign.shifts import Pairs, Shift
+
+COLUMNS = ("control", "split", "step", "target", "metric", "value", "low", "high", "n")
+DRAWS = 200  # of intervals as value -+ z sd, whose width that many give to one part in twenty
+
+
+class SplitPeople:
+    """The people behind one split's held-out pairs.
+
+    Args:
+        candidates: of the split.
+        pairs: each component's.
+        shift: whose populations are measured.
+        unit: ``[P]`` what the bootstrap draws, of each comparison.
+        config: of the evaluation.
+    """
+
+    def __init__(
+        self, candidates: Candidates, pairs: Sequence[Pairs], shift: Shift, unit: np.ndarray, config: EvaluationConfig
+    ) -> None:
+        self.shift, self.config = shift, config
+        self.pairs = joined = Pairs.concatenate(pairs)
+        assert joined.soft_label is not None and joined.weight is not None
+        judges = candidates.columns.get(config.annotator or "")
+        self.votes = people.Votes(
+            share=joined.soft_label,
+            weight=joined.weight,
+            member=joined.annotator,
+            item=candidates.items[joined.prompt],
+            first_share=candidates.first_share[joined.prompt],
+            person=np.full(len(joined), "") if judges is None else judges[joined.prompt],
+            unit=unit[joined.prompt],
+        )
+        self.often = resample_weights(int(unit.max()) + 1, DRAWS, 0)
+
+    def margins(self, logratios: np.ndarray) -> np.ndarray:
+        """``[N]`` of log-ratios ``[P, n]``."""
+        return logratios[self.pairs.prompt, self.pairs.chosen] - logratios[self.pairs.prompt, self.pairs.rejected]
+
+    def tables(self, logratios: np.ndarray, beta: float) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Agreement of people, and the policy's calibration and worst tenth of them; and its reliability."""
+        calibration, bins = self.calibration("policy", logratios, beta)
+        found = [self.agreement(), calibration, self.worst_tenth("policy", logratios, beta)]
+        return pd.concat([table for table in found if len(table)], ignore_index=True), bins
+
+    def agreement(self) -> pd.DataFrame:
+        """How often people agree with one another: ``COLUMNS`` but for the split and the step."""
+        found = people.agreement(self.votes, self.shift, self.often)
+        return self._table("people", people.rows_of(found, "agreement", self._units(), self.config.confidence))
+
+    def calibration(self, control: str, logratios: np.ndarray, beta: float) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """The calibration error of every population, and the reliability behind it."""
+        components = len(self.shift.components)
+        found = people.reliability(self.margins(logratios), beta, self.votes, components, self.often)
+        names = {"nominal": None} | {name: name for name in self.shift.names}
+        errors = {name: found.error(self.shift.shares(target)) for name, target in names.items()}
+        rows = people.rows_of(errors, "calibration", self._units(), self.config.confidence)
+        table = people.reliability_table(found, self.shift, self.config.confidence)
+        return self._table(control, rows), table.assign(control=control)
+
+    def worst_tenth(self, control: str, logratios: np.ndarray, beta: float) -> pd.DataFrame:
+        """Every metric of pairs of the worst tenth of people; empty where too few of them are known."""
+        rows: list[tuple] = []
+        for metric in PAIR_METRICS:
+            value = metric.of_votes(self.margins(logratios), beta, self.votes.share)
+            draws, ranked = people.worst_tenth(value, self.votes, metric.better, DRAWS)
+            if np.isfinite(draws[0]):
+                low, high = people.spread(draws, self.config.confidence, metric.low, metric.high)
+                rows.append((people.WORST_PEOPLE, metric.name, float(draws[0]), low, high, ranked))
+        return self._table(control, rows)
+
+    def _units(self) -> int:
+        return len(np.unique(self.votes.unit))
+
+    def _table(self, control: str, rows: list[tuple]) -> pd.DataFrame:
+        frame = pd.DataFrame(rows, columns=["target", "metric", "value", "low", "high", "n"])
+        return frame.assign(control=control)
