@@ -26,13 +26,7 @@ $(STAMP): pyproject.toml constraints.txt requirements-data.txt
 	touch $@
 
 demo: $(STAMP) ## the neglected minority in 12 runs, SmolLM2 in 3, then the report (about 7 minutes on 2 cores)
-	$(BIN)/python scripts/train.py -m experiment=demo
-	$(BIN)/python scripts/train.py -m experiment=demo_smollm2
-	$(BIN)/python scripts/report.py experiment=demo_smollm2
-	$(BIN)/python scripts/report.py experiment=demo
-	@echo
-	@echo "The full radius sweep:  $(BIN)/python scripts/train.py -m experiment=radius_sweep   (50 runs, about 20 minutes on 2 cores)"
-	@echo "Compare runs:           $(BIN)/mlflow ui --backend-store-uri sqlite:///outputs/mlflow.db"
+	$(BIN)/robustalign demo
 
 lint: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff check .

@@ -2,4 +2,4 @@ import sys
 
 from robustalign.cli.sync import main
 
-sys.exit(main())
+sys.exit(main([word for word in sys.argv[1:] if word != "sync"]))

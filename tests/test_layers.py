@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "robustalign"
 LEVEL = {
     "bounds": 0,
     "errors": 0,
+    "wheels": 0,
     "files": 0,
     "fingerprints": 1,
     "names": 1,

@@ -1,4 +1,4 @@
-"""``scripts/choose_radius.py``: which radius or temperature to take, without seeing the test population."""
+"""``robustalign choose``: which radius or temperature to take, without seeing the test population."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from robustalign.cli.keys import Keys, read_keys
 HELP = """\
 Choose a radius (or temperature) of each method by rules that see validation prompts only.
 
-  choose_radius.py experiment=NAME [KEY=VALUE ...]
+  robustalign choose experiment=NAME [KEY=VALUE ...]
 
   experiment       name in the tracking store (tracking.experiment of the runs)
   paths.output     folder with mlflow.db                               outputs

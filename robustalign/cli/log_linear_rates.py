@@ -1,4 +1,4 @@
-"""``scripts/log_linear_rates.py``: the theory's rates, measured in the class it is about."""
+"""``robustalign rates``: the theory's rates, measured in the class it is about."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ HELP = """\
 Estimation error and worst-case loss of DPO, KLDPO and WDPO against the number of pairs, in the log-linear class of
 arXiv 2502.01930, section 4; prints the fitted slopes and draws one picture (about a minute).
 
-  log_linear_rates.py [KEY=VALUE ...]
+  robustalign rates [KEY=VALUE ...]
 
   seeds            data sets for each number of pairs                  20
   output           folder for rates.csv, slopes.csv and rates.png      outputs/theory

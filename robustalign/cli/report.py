@@ -1,4 +1,4 @@
-"""``robustalign-report``: tables, pictures and words about an experiment, from the tracking store."""
+"""``robustalign report``: tables, pictures and words about an experiment, from the tracking store."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from robustalign.cli.keys import read_keys
 HELP = """\
 Compare the runs of an experiment: does a robust method hold up, at what price, and how sure is that?
 
-  report.py experiment=NAME [KEY=VALUE ...]
+  robustalign report experiment=NAME [KEY=VALUE ...]
 
   experiment       name in the tracking store (tracking.experiment of the runs)
   paths.output     folder with mlflow.db; reports go below it          outputs

@@ -1,4 +1,4 @@
-"""``scripts/sweep.py``: look at sweeps that were launched, and act on them, from any shell."""
+"""``robustalign sweep``: look at sweeps that were launched, and act on them, from any shell."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def logs(args: argparse.Namespace) -> int:
 
 
 def submit(args: argparse.Namespace) -> int:
-    """Launch a sweep like ``train.py -m``; with ``--no-wait`` come back once it is launched."""
+    """Launch a sweep like ``robustalign train -m``; with ``--no-wait`` come back once it is launched."""
     words = [f"paths.output={args.output}", *args.overrides, *(["hydra.launcher.wait=false"] if args.no_wait else [])]
     return subprocess.call([sys.executable, "-m", "robustalign.cli.train", "-m", *words])
 
@@ -77,7 +77,7 @@ def _sweep(args: argparse.Namespace) -> Sweep:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="sweep.py", description=__doc__)
+    parser = argparse.ArgumentParser(prog="robustalign sweep", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(name: str, do: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
@@ -99,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("-f", "--follow", action="store_true", help="go on printing")
     command = add("submit", submit)
     command.add_argument("--no-wait", action="store_true", help="launch and come back")
-    command.add_argument("overrides", nargs="*", help="as for train.py")
+    command.add_argument("overrides", nargs="*", help="as for robustalign train")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""``scripts/track.py sync``: bring the journals of sweeps into an MLflow store, each thing once."""
+"""``robustalign sync``: bring the journals of sweeps into an MLflow store, each thing once."""
 
 from __future__ import annotations
 
@@ -17,16 +17,14 @@ from robustalign.sweeps.sweep import find, sweeps
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and import."""
-    parser = argparse.ArgumentParser(prog="track.py", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    command = commands.add_parser("sync", help="import what is new; may be called as often as one likes")
-    command.add_argument("sweeps", nargs="*", help="ids, or the start of them (default: all)")
-    command.add_argument("--output", default="outputs", help="the sweeps' paths.output (default: outputs)")
-    command.add_argument("--uri", help="MLflow store (default: the sweep's tracking.uri)")
-    command.add_argument("--experiment", help="MLflow experiment (default: the sweep's tracking.experiment)")
+    parser = argparse.ArgumentParser(prog="robustalign sync", description=f"{__doc__} May be called again and again.")
+    parser.add_argument("sweeps", nargs="*", help="ids, or the start of them (default: all)")
+    parser.add_argument("--output", default="outputs", help="the sweeps' paths.output (default: outputs)")
+    parser.add_argument("--uri", help="MLflow store (default: the sweep's tracking.uri)")
+    parser.add_argument("--experiment", help="MLflow experiment (default: the sweep's tracking.experiment)")
     args = parser.parse_args(argv)
     with one_line_errors():
-        output = Path(args.output).absolute()
+        output = Path(args.output).expanduser().absolute()
         for sweep in [find(output, name) for name in args.sweeps] or sweeps(output):
             try:
                 look(sweep)

@@ -1,4 +1,4 @@
-"""``robustalign-train``: one run, or a sweep of many (``-m``). ``--help`` says more."""
+"""``robustalign train``: one run, or a sweep of many (``-m``). ``--help`` says more."""
 
 from __future__ import annotations
 

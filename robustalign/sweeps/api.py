@@ -1,4 +1,4 @@
-"""What one does to sweeps, from Python (``robustalign.sweeps``) and from ``scripts/sweep.py`` alike."""
+"""What one does to sweeps, from Python (``robustalign.sweeps``) and from ``robustalign sweep`` alike."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def find(output: str | Path = "outputs", sweep: str | None = None) -> Sweep:
     Raises:
         ConfigError: there is none.
     """
-    return find_in(Path(output).absolute(), sweep)
+    return find_in(Path(output).expanduser().absolute(), sweep)
 
 
 def submit(*overrides: str, output: str | Path = "outputs", wait: bool = True) -> Sweep:
-    """Launch a sweep as ``scripts/train.py -m OVERRIDES`` does, in a process of its own.
+    """Launch a sweep as ``robustalign train -m OVERRIDES`` does, in a process of its own.
 
     Args:
         overrides: such as ``"experiment=radius_sweep"`` and ``"hydra/launcher=slurm"``.

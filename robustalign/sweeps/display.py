@@ -64,7 +64,7 @@ def print_summary(sweep: Sweep, follower: Follower | None) -> None:
         print(f"\nMLflow:  mlflow ui --backend-store-uri {shlex.quote(follower.uri)}")
         print(f"Compare: http://127.0.0.1:5000{follower.link()}")
     else:
-        print("\nMLflow:  scripts/track.py sync imports the journals")
+        print("\nMLflow:  robustalign sync imports the journals")
     sys.stdout.flush()
 
 

@@ -68,7 +68,8 @@ def _carry_on(
     if outcome is Outcome.STOPPED:
         print("robustalign: stopped; the same command goes on from here", file=sys.stderr)
     if outcome is Outcome.LEFT:
-        print(f"sweep {sweep.id} goes on without this command: sweep.py status {sweep.id} --output {sweep.output}")
+        look = f"robustalign sweep status {sweep.id} --output {sweep.output}"
+        print(f"sweep {sweep.id} goes on without this command: {look}")
     if outcome is Outcome.DONE:
         return 0 if all(status.state is State.FINISHED for _, status in sweep.status()) else 1
     return 130 if outcome is Outcome.STOPPED else 0

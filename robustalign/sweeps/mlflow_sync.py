@@ -181,7 +181,7 @@ class Following:
 def _complain(error: Exception) -> None:
     if not isinstance(error, ConfigError):
         print(hide("".join(traceback.format_exception(error))), end="", file=sys.stderr)
-    later = "the runs go on, their journals can be imported later: scripts/track.py sync"
+    later = "the runs go on, their journals can be imported later: robustalign sync"
     print(f"robustalign: warning: {hide(str(error))}; {later}", file=sys.stderr)
 
 

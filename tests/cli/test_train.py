@@ -142,7 +142,7 @@ def test_spooled_runs_are_imported_later_and_an_unreachable_store_costs_none(she
     lost = shell.sweep()
     lost.tracking.uri = "http://127.0.0.1:9"
     assert Following(lost).finish() is None
-    assert "track.py sync" in capsys.readouterr().err
+    assert "robustalign sync" in capsys.readouterr().err
     shutil.copy(migrated, shell.output / "mlflow.db")
     for _ in range(2):
         assert shell.act("sync") == 0

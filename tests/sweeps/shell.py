@@ -54,8 +54,9 @@ class Shell:
 
     def act(self, *words: str) -> int:
         """``sweep.py`` or ``track.py sync`` in this process, which saves the imports."""
-        command = track_main if words[0] == "sync" else sweep_main
-        return command([*words, "--output", str(self.output)])
+        if words[0] == "sync":
+            return track_main([*words[1:], "--output", str(self.output)])
+        return sweep_main([*words, "--output", str(self.output)])
 
     def sweep(self) -> Sweep:
         """The last one launched."""

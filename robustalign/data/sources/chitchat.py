@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from robustalign import wheels
 from robustalign.data.prompts import Prompt, Turn
 from robustalign.data.splits import SPLITS, split_of, text_key
 from robustalign.errors import ConfigError
@@ -40,8 +41,7 @@ def location() -> Path:
     if spec is None or spec.origin is None:
         raise ConfigError(
             "dataset.source",
-            "'chitchat' needs the wheel chitchat-dataset; install it with "
-            "'pip install --no-deps -r requirements-data.txt'",
+            f"'chitchat' needs the wheel chitchat-dataset; install it with '{wheels.install()}'",
         )
     return Path(spec.origin).parent / "dataset.json"
 

@@ -112,7 +112,7 @@ class LocalPool:
 
 
 def _run_in_background(sweep: Sweep) -> None:
-    """What ``sweep.py wait`` does, away from this terminal."""
+    """What ``robustalign sweep wait`` does, away from this terminal."""
     log = sweep.folder / "launch.log"
     words = [sys.executable, "-m", "robustalign.cli.sweep", "wait", sweep.id, "--output", str(sweep.output)]
     with open(log, "ab") as file:

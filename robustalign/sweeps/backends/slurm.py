@@ -99,7 +99,7 @@ class SlurmArray:
         try:
             self._wait(sweep, todo)
         except KeyboardInterrupt:
-            text = "the jobs go on; scripts/sweep.py wait (or cancel)"
+            text = "the jobs go on; robustalign sweep wait (or cancel)"
             print(f"\nrobustalign: no longer waiting, {text} {sweep.id}", file=sys.stderr)
             return Outcome.STOPPED
         return Outcome.DONE
