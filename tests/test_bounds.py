@@ -23,10 +23,10 @@ from tests.conftest import compose_config
 
 
 def alternatives(hint: Any) -> tuple[Any, ...]:
-    """The types of a union; those of a list's items."""
-    if typing.get_origin(hint) is list:
-        return alternatives(typing.get_args(hint)[0])
-    return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    """The types of a union, those of a list's items among them."""
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is list:
+        return tuple(kind for one in typing.get_args(hint) for kind in alternatives(one))
+    return (hint,)
 
 
 def numeric(kind: type, prefix: str) -> Iterator[tuple[str, dataclasses.Field, Any]]:
@@ -66,7 +66,7 @@ def outside(field: dataclasses.Field, hint: Any) -> list[Any]:
     values += [high + 1] if math.isfinite(high) else []
     values += [high] if math.isfinite(high) and interval.text.endswith(")") else []
     values += [low + 0.5] if float not in alternatives(hint) else []
-    return [[value] for value in values] if typing.get_origin(hint) is list else values
+    return [[value] for value in values] if "list[" in str(hint) else values
 
 
 def put(holder: Any, key: str, value: Any) -> None:
@@ -98,6 +98,7 @@ def complete(x: str, /, **changes: Any) -> dict[str, Any]:
     kind, known = ("loss", LOSSES) if x in LOSSES else ("set", SETS)
     for file in sorted((config_dir() / "method").glob("*.yaml")):
         method = OmegaConf.to_container(OmegaConf.load(file))
+        method.pop("defaults", None)
         if method[kind] == x:
             return method | changes
     needed = {f.name: 0.5 for f in dataclasses.fields(known[x]) if f.default is dataclasses.MISSING}

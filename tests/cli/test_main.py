@@ -108,6 +108,11 @@ def test_the_demo_trains_both_experiments_and_reports_both(type_in, monkeypatch,
 
 @pytest.mark.slow
 def test_the_demo_itself(tmp_path):
-    words = ["trainer.max_steps=2", "evaluation.bootstrap=100", f"paths.output={tmp_path / 'outputs'}"]
+    words = [
+        "trainer.max_steps=2",
+        "evaluation.steps=[]",
+        "dataset.train_prompts=12",
+        f"paths.output={tmp_path}/outputs",
+    ]
     done = subprocess.run([sys.executable, "-m", "robustalign.cli.main", "demo", *words], cwd=tmp_path, text=True)
     assert done.returncode == 0

@@ -49,7 +49,7 @@ class GroupBall(AmbiguitySet):
     form: str = field(default="online", metadata=one_of(FORMS))
     step_size: float = field(default=0.01, metadata=inside("(0, inf)", "the papers use 0.01"))
     memory: float = field(default=0.0, metadata=inside("[0, 1)", "0 is the batch alone"))
-    attainable: list[float] | None = None
+    attainable: list[float] | None = field(default=None, metadata=inside("(-inf, inf)"))
 
     def __post_init__(self) -> None:
         super().__post_init__()
