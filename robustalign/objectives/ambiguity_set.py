@@ -42,10 +42,12 @@ class RobustValue:
     """The answer of an ambiguity set for ``N`` losses."""
 
     value: Tensor
-    """0-dim: sum_i weights_i losses_i / N, the expected loss under the worst law; differentiable in the losses."""
+    """0-dim, fp32 at least: sum_i weights_i losses_i / N, the expected loss under the worst law, summed in fp64;
+    differentiable in the losses."""
     weights: Tensor
-    """``[N]``, no gradient, on the losses' device and dtype: N times the worst law's probabilities, so mean 1, save
-    for unnormalised or streaming sets. A sum of separately weighted micro-batches is the same as the whole."""
+    """``[N]``, no gradient, on the losses' device in their dtype, fp32 at least: N times the worst law's
+    probabilities, so mean 1, save for unnormalised or streaming sets. A sum of separately weighted micro-batches is
+    the same as the whole."""
     dual: float
     """The set's dual variable (see the set); nan where it has none."""
     ess: float
@@ -96,7 +98,14 @@ class AmbiguitySet(ABC):
         """Refuse fields of the wrong type or outside their declared range (``ValueError("field: problem")``)."""
         refuse(self)
 
-    def worst_case(self, losses: Tensor, *, weight: Tensor | None = None, group: Tensor | None = None) -> RobustValue:
+    def worst_case(
+        self,
+        losses: Tensor,
+        *,
+        weight: Tensor | None = None,
+        group: Tensor | None = None,
+        rounding: Tensor | None = None,
+    ) -> RobustValue:
         """The worst law for these losses; changes no state.
 
         Args:
@@ -104,21 +113,30 @@ class AmbiguitySet(ABC):
                 law that ever larger finite ones approach; with a NaN the value is NaN, the law the nominal one.
             weight: ``[N]`` prior weights >= 0 on any scale, default all equal; a weight of 0 takes a pair out.
             group: for a set that needs it, ``[N]`` integer group ids, or memberships ``[N, G]`` whose rows sum to 1.
+            rounding: ``[N]``, how far each loss may be off, in its unit; default exact. Losses that all lie within
+                twice the largest of it cannot be told apart and are taken as equal (:func:`tied`).
 
         Raises:
             ValueError: no losses, a shape that differs, negative or all-zero weights, a needed column missing.
         """
-        values, prior, ids = self._columns(losses, weight, group)
+        values, prior, ids = self._columns(losses, weight, group, rounding)
         broken = bool(torch.isnan(values).any())
         law = WorstLaw(probabilities=prior) if broken else self._worst_law(values, prior, ids)
         return _robust_value(losses, prior, law)
 
-    def step(self, losses: Tensor, *, weight: Tensor | None = None, group: Tensor | None = None) -> RobustValue:
+    def step(
+        self,
+        losses: Tensor,
+        *,
+        weight: Tensor | None = None,
+        group: Tensor | None = None,
+        rounding: Tensor | None = None,
+    ) -> RobustValue:
         """The value to train on: what :meth:`worst_case` says, learning from these losses where the set learns.
 
         Nothing is learnt from a batch with a NaN. Arguments and errors are those of :meth:`worst_case`.
         """
-        values, prior, ids = self._columns(losses, weight, group)
+        values, prior, ids = self._columns(losses, weight, group, rounding)
         broken = bool(torch.isnan(values).any())
         law = WorstLaw(probabilities=prior) if broken else self._learn(values, prior, ids)
         return _robust_value(losses, prior, law)
@@ -149,13 +167,15 @@ class AmbiguitySet(ABC):
             )
 
     def _columns(
-        self, losses: Tensor, weight: Tensor | None, group: Tensor | None
+        self, losses: Tensor, weight: Tensor | None, group: Tensor | None, rounding: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Checked losses and nominal law in fp64 on the CPU, and the group ids beside them."""
-        _check_columns(losses, weight, group)
+        _check_columns(losses, weight=weight, group=group, rounding=rounding)
         if "group" in self.needs and group is None:
             raise ValueError(f"group: the {self.name} set needs the group of each pair")
         values, prior = nominal_law(losses, weight)
+        if rounding is not None:
+            values = tied(values, rounding)
         return values, prior, None if group is None else group.to("cpu")
 
     def _learn(self, losses: Tensor, prior: Tensor, group: Tensor | None) -> WorstLaw:
@@ -176,18 +196,39 @@ def nominal_law(losses: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
     if weight is None:
         return values, torch.full_like(values, 1.0 / len(values))
     law = weight.detach().to("cpu", torch.float64)
-    if not bool((law >= 0).all()) or not 0 < float(law.sum()) < math.inf:
+    if not bool((law >= 0).all()) or not 0 < float(law.max()) < math.inf:
         raise ValueError("weight: prior weights must be finite, >= 0 and not all 0")
+    law = law / law.max()
     return torch.where(law > 0, values, values[law.argmax()]), law / law.sum()
 
 
+def tied(values: Tensor, rounding: Tensor) -> Tensor:
+    """The values ``[N]``; or, where rounding alone may tell them apart, their mean for all.
+
+    A worst law depends on how losses lie to each other, not on their scale: where a policy still agrees with its
+    reference, it would put all its mass on whatever was rounded up.
+
+    Args:
+        values: ``[N]``.
+        rounding: ``[N]``, how far each value may be off; a range of up to twice the largest is no difference.
+    """
+    spread = float(values.max() - values.min())
+    if not 0 < spread <= 2 * float(rounding.max()):
+        return values
+    return torch.full_like(values, float(values.mean()))
+
+
+def weighted_mean(values: Tensor, law: Tensor) -> Tensor:
+    """sum_i law_i values_i, 0-dim, for a law that sums to 1; exactly the value where all values are equal."""
+    origin = values[0]
+    return origin + (law * (values - origin)).sum()
+
+
 def stand_in(losses: Tensor) -> Tensor:
-    """Finite losses with the same worst law as infinite ones: the limit L -> inf of the loss L, to leading order."""
-    if bool(torch.isposinf(losses).any()):
-        return torch.isposinf(losses).to(losses.dtype)
-    if bool(torch.isneginf(losses).any()):
-        return -torch.isneginf(losses).to(losses.dtype)
-    return losses
+    """Finite losses with the same worst law as infinite ones: the limit L -> inf of losses L and -L, to leading
+    order."""
+    infinite = torch.isinf(losses)
+    return torch.where(infinite, losses.sign(), 0.0) if bool(infinite.any()) else losses
 
 
 def on_the_largest(losses: Tensor, prior: Tensor) -> Tensor:
@@ -196,18 +237,24 @@ def on_the_largest(losses: Tensor, prior: Tensor) -> Tensor:
     return law / law.sum()
 
 
-def _check_columns(losses: Tensor, weight: Tensor | None, group: Tensor | None) -> None:
+def _check_columns(losses: Tensor, **columns: Tensor | None) -> None:
     if losses.ndim != 1 or not len(losses):
         raise ValueError(f"losses: shape {tuple(losses.shape)} is not [N] with N >= 1")
-    for name, value in (("weight", weight), ("group", group)):
+    for name, value in columns.items():
         if value is not None and (value.shape[:1] != losses.shape or value.ndim > (2 if name == "group" else 1)):
             raise ValueError(f"{name}: shape {tuple(value.shape)} differs from the losses' {tuple(losses.shape)}")
 
 
 def _robust_value(losses: Tensor, prior: Tensor, law: WorstLaw) -> RobustValue:
-    weights = (law.probabilities * len(losses)).to(losses)
-    # A pair without weight may have an infinite loss: 0 * inf must not reach the sum.
-    value = (weights * losses.masked_fill(weights == 0, 0.0)).sum() / len(losses)
+    dtype = torch.promote_types(losses.dtype, torch.float32)
+    weights = (law.probabilities * len(losses)).to(losses.device, dtype)
+    # A pair without weight may have an infinite loss: 0 * inf must not reach the sum. Summed in fp64, where the
+    # largest numbers of the losses' dtype have room.
+    kept, law_here = losses.double().masked_fill(weights == 0, 0.0), law.probabilities.to(losses.device)
+    if bool(torch.isinf(kept).any()):  # L beside -L, as L -> inf
+        net = (law_here * stand_in(kept.detach())).sum()
+        kept = torch.where(torch.isinf(kept), math.copysign(math.inf, net) if net != 0 else 0.0, kept)
+    value = ((law_here * len(losses) * kept).sum() / len(losses)).to(dtype)
     total, squares = float(law.probabilities.sum()), float(law.probabilities.square().sum())
     return RobustValue(
         value=value,

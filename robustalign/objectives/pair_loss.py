@@ -83,7 +83,7 @@ class AdaptiveLoss(PairLoss):
         """The loss of a batch.
 
         Args:
-            margin: ``[N]``, of the whole optimiser batch.
+            margin: ``[N]``, of the whole optimiser batch; one value for all where they cannot be told apart.
             row: ``[N]`` int64, what identifies a pair; draws follow it, not the order of the pairs.
             weight: ``[N]`` prior weights >= 0, not all 0.
         """

@@ -19,7 +19,8 @@ from robustalign.objectives.checks import at_least_zero, one_of
 DIRECTIONS = {"pessimistic": 1.0, "optimistic": -1.0}
 """Sign of the tilt: pessimistic laws favour large losses, optimistic ones small losses."""
 STRIDE = 16.0
-"""The most by which a step of the solver multiplies its slope."""
+"""The most by which Newton's step multiplies the slope; where it would be more, strides are squared from here on."""
+STEEPEST = 1e300
 
 
 def temperature_for_radius(
@@ -88,19 +89,25 @@ def solve_temperature(scores: Tensor, prior: Tensor, radius: float) -> float:
         return 0.0
     below = (scores - scores.max()) / spread
     slope = math.sqrt(2 * radius / float((prior * (below - (prior * below).sum()).square()).sum()))
-    low, high = 0.0, math.inf
+    low, high, stride = 0.0, math.inf, STRIDE
     for _ in range(200):
         divergence, variance = _tilted_moments(below, prior, slope)
         gap = divergence - radius
         low, high = (slope, high) if gap < 0 else (low, slope)
-        step = slope - gap / (slope * variance) if variance > 0 else math.inf
+        step = slope - gap / (slope * variance) if slope * variance > 0 else math.inf
         if not low < step < min(high, STRIDE * slope):
             # Between two nearly equal losses the divergence has a plateau, from which Newton leaps too far.
-            step = STRIDE * slope if high == math.inf else math.sqrt(max(low, high / STRIDE**2) * high)
+            step = min(slope * stride, STEEPEST) if high == math.inf else _between(low, high, stride)
+            stride = min(stride * stride, STEEPEST)
         if abs(gap) <= 1e-14 * radius or abs(step - slope) <= 1e-15 * slope:
             break
         slope = step
     return spread / slope
+
+
+def _between(low: float, high: float, stride: float) -> float:
+    """A slope inside the bracket: the geometric mean, or a stride below ``high`` where ``low`` is 0."""
+    return math.sqrt(low) * math.sqrt(high) if low > 0 else max(high / stride, 1 / STEEPEST)
 
 
 def _largest_divergence(scores: Tensor, prior: Tensor) -> float:

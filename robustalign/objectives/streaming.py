@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from robustalign.bounds import inside
-from robustalign.objectives.ambiguity_set import AmbiguitySet, WorstLaw
+from robustalign.objectives.ambiguity_set import AmbiguitySet, WorstLaw, weighted_mean
 
 FORGOTTEN = 5.0
 """Age over memory beyond which a loss is dropped, at a weight of exp(-5) = 0.7 %."""
@@ -54,7 +54,7 @@ class Level:
         new = float(weights.sum())
         if new == 0:
             return self
-        mean = float((weights * losses).sum()) / new
+        mean = float(weighted_mean(losses, weights / new))
         square = float((weights * (losses - mean).square()).sum())
         total, gap = self.weight + new, mean - self.mean
         return Level(

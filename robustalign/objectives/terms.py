@@ -40,6 +40,8 @@ class PairTerms:
     """Group id, an integer >= 0; or memberships ``[N, G]`` >= 0 whose rows sum to 1."""
     score_gap: Tensor | None = None
     """Score of chosen minus score of rejected under the labelling preferences."""
+    margin_rounding: Tensor | None = None
+    """How far the margin may be off by rounding, >= 0, nats; None: it is exact."""
     policy_weight: Tensor | None = None
     """How likely the policy is to write this pair, > 0 (arXiv 2406.11827, Eq. 2)."""
 

@@ -431,3 +431,98 @@ class TestOutputLayerBall:
 
     def test_nothing_to_climb_moves_nothing(self):
         assert float(OutputLayerBall(radius=0.7).offset(torch.zeros(2, 2)).abs().max()) == 0
+
+
+RADII = [10.0**e for e in (-300, -100, -33, -17, -16, -12, -8, -3, 0, 3, 17, 100, 300)]
+LADDERS = {
+    "chi_square": [ChiSquareBall(radius=r) for r in RADII],
+    "kl radius": [KLBall(radius=r) for r in RADII],
+    "kl temperature": [KLBall(temperature=1 / r) for r in RADII],
+    "tv": [TVBall(radius=r) for r in RADII if r <= 1],
+    "cvar": [CVaR(alpha=r) for r in reversed(RADII) if r <= 1],
+}
+SPREADS = {
+    "unit": torch.linspace(-1, 1, 9, dtype=torch.float64),
+    "1e-300": torch.linspace(0, 1e-300, 9, dtype=torch.float64),
+    "1e300": torch.linspace(-1e300, 1e300, 9, dtype=torch.float64),
+    "a rounding apart": 1 + torch.linspace(0, 2e-15, 9, dtype=torch.float64),
+    "two clusters": torch.tensor([0.1, 0.1 + 1e-16, 0.5, 2e-200, 1e-200, 3e-200, 0.0], dtype=torch.float64),
+    "the largest fp32": torch.linspace(-1, 1, 9) * torch.finfo(torch.float32).max,
+    "all the largest fp32": torch.full((9,), torch.finfo(torch.float32).max),
+    "fp16": torch.linspace(-1, 1, 9).half() * 65504,
+    "bf16": torch.linspace(0.1, 3, 9).bfloat16(),
+}
+
+
+@pytest.mark.parametrize("prior", [None, 1e-300, 1e300], ids=["equal", "tiny", "huge"])
+@pytest.mark.parametrize("spread", SPREADS)
+@pytest.mark.parametrize("name", LADDERS)
+def test_the_worst_case_climbs_from_the_mean_to_the_largest(name: str, spread: str, prior: float | None):
+    """From radii of 1e-300 to 1e300: laws are finite, and the value grows with the radius inside its bounds."""
+    losses = SPREADS[spread]
+    weight = None if prior is None else prior * torch.tensor([1.0, 2.0, 3.0] * 3, dtype=torch.float64)[: len(losses)]
+    exact = losses.double()
+    law = (
+        torch.ones_like(exact) / len(exact)
+        if weight is None
+        else (weight / weight.max()) / (weight / weight.max()).sum()
+    )
+    span, precision = (
+        float(exact.max() - exact.min()),
+        torch.finfo(torch.promote_types(losses.dtype, torch.float32)).eps,
+    )
+    slack = 1e-9 * span + 4 * precision * float(exact.abs().max())
+    before = float(exact[0] + (law * (exact - exact[0])).sum()) - slack
+    for ambiguity in LADDERS[name]:
+        robust = ambiguity.worst_case(losses, weight=weight)
+        assert torch.isfinite(robust.weights).all() and math.isfinite(robust.divergence)
+        assert float(robust.weights.double().mean()) == pytest.approx(1, rel=1e-6)
+        assert before - slack <= float(robust.value) <= float(exact.max()) + slack
+        before = float(robust.value)
+
+
+@pytest.mark.parametrize(
+    ("losses", "value"),
+    [
+        ([math.inf, -math.inf, 0.3, 0.5], math.inf),
+        ([-math.inf, -math.inf, math.inf, 0.5], -math.inf),
+        ([math.inf, -math.inf, 0.4, 0.6], 0.25),
+    ],
+    ids=["the radius decides", "the many decide", "nominal"],
+)
+def test_inf_beside_minus_inf_is_the_limit_of_l_beside_minus_l(losses, value):
+    """As L -> inf: the value of the losses L and -L tends to inf times the net mass, or to what the finite ones say."""
+    ambiguity = Nominal() if value != math.inf else KLBall(radius=0.1)
+    found = ambiguity.worst_case(torch.tensor(losses, dtype=torch.float64))
+    assert float(found.value) == pytest.approx(value)
+    large = torch.tensor([math.copysign(1e12, x) if math.isinf(x) else x for x in losses], dtype=torch.float64)
+    torch.testing.assert_close(found.weights, ambiguity.worst_case(large).weights, rtol=1e-6, atol=1e-9)
+
+
+def test_low_precision_losses_are_summed_in_full():
+    """1,000 bf16 losses: a running bf16 sum stops growing at 256."""
+    losses = torch.full((1000,), 0.3).bfloat16()
+    assert float(Nominal().worst_case(losses).value) == pytest.approx(float(losses[0]), rel=1e-6)
+    assert Nominal().worst_case(losses).weights.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    "ambiguity",
+    [KLBall(radius=0.1), ChiSquareBall(radius=0.1), CVaR(alpha=0.25), TVBall(radius=0.3), GroupBall(form="exact")],
+    ids=lambda s: s.name,
+)
+def test_a_spread_within_the_rounding_is_a_tie(ambiguity):
+    """What rounding alone tells apart gets the nominal law; one rounding more, and the largest loss is favoured."""
+    losses, off = 0.7 + 1e-7 * torch.tensor([0.0, 1.0, -1.0, 0.5], dtype=torch.float64), torch.full((4,), 1e-7)
+    ids = torch.tensor([0, 0, 1, 1])
+    tie = ambiguity.worst_case(losses, group=ids, rounding=off * (1 + 1e-6))
+    torch.testing.assert_close(tie.weights, torch.ones(4, dtype=torch.float64), rtol=1e-12, atol=0)
+    assert float(tie.value) == pytest.approx(float(losses.mean()), rel=1e-12)
+    for told_apart in (off / 2, None):
+        assert float((ambiguity.worst_case(losses, group=ids, rounding=told_apart).weights - 1).abs().max()) > 0.05
+
+
+def test_a_tie_leaves_no_shape_in_the_memory_of_a_stream():
+    ball, losses = KLBall(radius=0.1, streaming=True), math.log(2) + 1e-7 * torch.rand(16, dtype=torch.float64)
+    ball.step(losses, rounding=torch.full((16,), 1e-7))
+    assert len(ball.state_dict()["shapes"]) == 0

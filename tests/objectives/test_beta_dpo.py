@@ -121,3 +121,14 @@ def test_numbers_of_a_key_are_splitmix64s():
 def test_bad_values_name_their_field(changes, key):
     with pytest.raises(ValueError, match=f"^{key}:"):
         loss(**changes)
+
+
+def test_equal_margins_have_no_spread_and_are_drawn_by_the_number_of_the_pair():
+    """A common margin that is no binary fraction must not leave a rounding for a spread."""
+    equal = torch.full((6,), 0.1, dtype=torch.float64)
+    ours = loss(filtered=0.5)
+    kept = ours.adapt(equal, ROW).weight
+    assert ours.state_dict()["running"][1] == 0
+    assert torch.equal(kept, loss(filtered=0.5).adapt(torch.zeros(6, dtype=torch.float64), ROW).weight)
+    order = [5, 3, 0, 1, 4, 2]
+    assert torch.equal(loss(filtered=0.5).adapt(equal, ROW[order]).weight, kept[order])

@@ -328,3 +328,27 @@ class TestDPOPro:
 def test_bad_values_name_their_field(build, key):
     with pytest.raises(ValueError, match=rf"^{key}: "):
         build()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_chi_po_does_not_saturate(dtype):
+    """Ratios of e^60 against e^50: the gap is beyond any clip, not that of two saturated ratios; 0 and 1 as written."""
+    chosen = torch.tensor([60.0, 50.0, 60.0, 0.0, 1e-6], dtype=dtype, requires_grad=True)
+    rejected = torch.tensor([50.0, 60.0, 60.0, 0.0, 0.0], dtype=dtype, requires_grad=True)
+    losses = ChiPOLoss(0.1, 5.0).losses(PairTerms(chosen - rejected, chosen, rejected))
+    by_hand = [math.log1p(math.exp(-10)), math.log1p(math.exp(10)), math.log(2), math.log(2)]
+    assert losses[:4].tolist() == pytest.approx(by_hand, rel=1e-6)
+    gradient, other = torch.autograd.grad(losses.sum(), (chosen, rejected))
+    assert gradient[[0, 1]].tolist() == [0.0, 0.0], "beyond the clip"
+    assert float(gradient[3]) == pytest.approx(-0.1 * 2 / 2) == pytest.approx(-float(other[3]))  # -beta phi'(0) / 2
+    assert float(gradient[4]) == pytest.approx(-0.1, rel=1e-5)
+
+
+def test_a_margin_within_its_rounding_has_no_sign():
+    """DPO-PRO's label does not turn on what rounding alone decides."""
+    margin, off = torch.tensor([1e-6, -1e-6, 1e-5, -1e-5]), torch.full((4,), 2e-6)
+    terms = PairTerms(margin.requires_grad_(), soft_label=torch.full((4,), 0.8), margin_rounding=off)
+    (slope,) = torch.autograd.grad(DPOProLoss(0.4, 0.1).losses(terms).sum(), margin)
+    reach = math.sqrt(0.1 * 0.8 * 0.2)
+    labels = [0.8 - reach, 0.8 - reach, 0.8 - reach, 0.8 + reach]
+    assert slope.tolist() == pytest.approx([0.4 * (0.5 - p) for p in labels], rel=1e-4)

@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from robustalign.config import config_dir
 from robustalign.data.pairs import PairCollator
+from robustalign.policies.logprobs import score_completions
 from robustalign.training import distributed, sharded
 from robustalign.training.objective import build_objective
 from robustalign.training.steps import objective_step
@@ -37,6 +38,8 @@ CUTS: dict[str, tuple[tuple[int, ...], ...]] = {
     "30+20 | 14": ((30, 20), (14,)),
 }  # micro-batches of each rank
 PAIR_BY_PAIR = ("64x1", "32x1 | 32x1")
+START = {1: "30+20+14", 2: "50 | 14"}
+"""With so many ranks, the cut that is also tried where policy and reference agree."""
 WRAPPED = ("kldpo", "wdpo", "wpo", "logits_sam")
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
 
@@ -63,12 +66,24 @@ def rows() -> list[dict]:
     ]
 
 
-def gradient(method: dict, dtype: torch.dtype, cut: Sequence[Sequence[int]]) -> torch.Tensor:
+@functools.cache
+def rows_at_the_reference(dtype: torch.dtype) -> list[dict]:
+    """The same pairs with the policy's own log-probabilities as the reference's, scored as the product scores them."""
+    sides = [(row, side) for row in rows() for side in ("chosen", "rejected")]
+    prompts, replies = [row["prompt"] for row, _ in sides], [row[side] for row, side in sides]
+    logps = score_completions(tiny_gpt2(dtype), prompts, replies, pad=0, batch_size=128).view(PAIRS, 2).tolist()
+    return [row | {"reference": tuple(pair)} for row, pair in zip(rows(), logps, strict=True)]
+
+
+def gradient(
+    method: dict, dtype: torch.dtype, cut: Sequence[Sequence[int]], at_reference: bool = False
+) -> torch.Tensor:
     """The parameter gradient, summed over ranks: flat, fp64. What learns has seen the same pairs once before."""
     model, step = tiny_gpt2(dtype), objective_step(build_objective(method, batch_size=PAIRS))
     start = sum(map(sum, cut[: distributed.rank()]))
     places = itertools.pairwise(np.cumsum([start, *cut[distributed.rank()]]))
-    batches = [PairCollator(pad=0)(rows()[a:b]) for a, b in places]
+    pairs = rows_at_the_reference(dtype) if at_reference else rows()
+    batches = [PairCollator(pad=0)(pairs[a:b]) for a, b in places]
     for _ in range(2 if step.state_dict() else 1):
         model.zero_grad()
         plan = step.plan(model, batches)
@@ -96,7 +111,11 @@ def wrapped_gradient(method: dict, parallel: str) -> torch.Tensor:
 def gradients(dtype: torch.dtype, world: int) -> dict[tuple[str, str], torch.Tensor]:
     """Of every method and every cut for so many ranks; pair by pair, which takes long, in fp64 alone."""
     cuts = {k: v for k, v in CUTS.items() if len(v) == world and (dtype == torch.float64 or k not in PAIR_BY_PAIR)}
-    return {(name, label): gradient(m, dtype, cut) for name, m in methods().items() for label, cut in cuts.items()}
+    found = {(name, label): gradient(m, dtype, cut) for name, m in methods().items() for label, cut in cuts.items()}
+    if dtype == torch.float32:  # where rounding shows
+        label, every = START[world], methods().items()
+        found |= {(name, f"at the reference, {label}"): gradient(m, dtype, CUTS[label], True) for name, m in every}
+    return found
 
 
 def on_a_rank(index: int, port: int, dtype: torch.dtype, out: Path) -> None:
@@ -122,14 +141,16 @@ def test_neither_cut_nor_ranks_change_the_gradient(dtype: torch.dtype, tmp_path:
     ours = mp.spawn(on_a_rank, (free_port(), dtype, tmp_path / "two.pt"), nprocs=2, join=False)
     whole = {name: gradient(method, dtype, WHOLE) for name, method in methods().items()}
     found = gradients(dtype, 1)
+    start = {name: gradient(m, dtype, WHOLE, True) for name, m in methods().items()} if dtype == torch.float32 else {}
     while not ours.join():
         pass
     found |= torch.load(tmp_path / "two.pt")
-    every, few = len(whole) * len(CUTS) + 2 * len(WRAPPED) + 1, len(whole) * (len(CUTS) - len(PAIR_BY_PAIR))
+    every = len(whole) * len(CUTS) + 2 * len(WRAPPED) + 1
+    few = len(whole) * (len(CUTS) - len(PAIR_BY_PAIR) + len(START))
     assert len(found) == (every if dtype == torch.float64 else few)
-    errors = {
-        f"{name}: {label}": float((value - whole[name]).norm() / whole[name].norm())
-        for (name, label), value in found.items()
-    }
+    errors = {}
+    for (name, label), value in found.items():
+        expected = start[name] if label.startswith("at the reference") else whole[name]
+        errors[f"{name}: {label}"] = float((value - expected).norm() / expected.norm())
     print(*(f"{error:.1e}  {what}" for what, error in sorted(errors.items(), key=lambda item: -item[1])), sep="\n")
     assert {what: error for what, error in errors.items() if not error <= TOLERANCE[dtype]} == {}

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from robustalign.bounds import inside
+from robustalign.objectives.ambiguity_set import weighted_mean
 from robustalign.objectives.losses.sigmoid import SigmoidLoss
 from robustalign.objectives.pair_loss import Adapted, AdaptiveLoss
 from robustalign.objectives.terms import PairTerms
@@ -65,7 +66,7 @@ class BetaDPOLoss(AdaptiveLoss):
     def _follow(self, values: Tensor, prior: Tensor) -> None:
         self._batches += 1
         law = prior / prior.sum()
-        mean = (law * values).sum()
+        mean = weighted_mean(values, law)
         spread = (law * (values - mean).square()).sum().sqrt()
         self._mean = self.momentum * self._mean + (1 - self.momentum) * float(mean)
         self._spread = self.momentum * self._spread + (1 - self.momentum) * float(spread)

@@ -31,11 +31,18 @@ class ChiPOLoss(PairLoss):
     reward_bound: float = field(metadata=inside("(0, inf)", "it clips the reward gap at twice its value"))
 
     def _losses(self, terms: PairTerms) -> Tensor:
-        chosen, rejected = _phi(column(terms.chosen_logratio)), _phi(column(terms.rejected_logratio))
+        chosen, rejected = column(terms.chosen_logratio), column(terms.rejected_logratio)
+        gap = _difference_of_ratios(chosen.double(), rejected.double()) + (chosen - rejected).double()
         bound = 2 * self.reward_bound
-        return -logsigmoid((self.beta * (chosen - rejected)).clamp(-bound, bound))
+        return -logsigmoid((self.beta * gap).clamp(-bound, bound)).to(chosen)
 
 
-def _phi(logratio: Tensor) -> Tensor:
-    """z + log z at z = exp(logratio); z stops growing at the root of the largest number, far beyond any clip."""
-    return logratio.clamp(max=math.log(torch.finfo(logratio.dtype).max) / 2).exp() + logratio
+def _difference_of_ratios(chosen: Tensor, rejected: Tensor) -> Tensor:
+    """exp(chosen) - exp(rejected) in fp64, where near ratios keep their difference however large they are.
+
+    Ratios stop growing at the root of the largest number, where a difference of one rounding is beyond any clip.
+    """
+    gap, most = chosen - rejected, math.log(torch.finfo(torch.float64).max) / 2
+    if_larger = -torch.expm1(-gap.clamp(min=0)) * chosen.clamp(max=most).exp()
+    if_smaller = torch.expm1(gap.clamp(max=0)) * rejected.clamp(max=most).exp()
+    return torch.where(gap >= 0, if_larger, if_smaller)

@@ -20,8 +20,9 @@ class DPOProLoss(PairLoss):
     stays in the ball (p - q)^2 / (q (1 - q)) <= label_radius around the soft label q (Kim et al., arXiv 2509.02709).
 
     The worst p is q + sqrt(label_radius q (1 - q)) on the side of the larger loss, within [0, 1], and carries no
-    gradient. Where both losses are equal, at h = 0, every p in the ball is worst and p is the one nearest to 1/2,
-    whose gradient is the smallest. Labels q of 0 and 1 leave no ambiguity.
+    gradient. Where both losses are equal, at h = 0 (up to ``margin_rounding``, where the pairs have it), every p in
+    the ball is worst and p is the one nearest to 1/2, whose gradient is the smallest. Labels q of 0 and 1 leave no
+    ambiguity.
 
     Args:
         beta: strength of the pull towards the reference, > 0.
@@ -35,7 +36,10 @@ class DPOProLoss(PairLoss):
 
     def _losses(self, terms: PairTerms) -> Tensor:
         logits = self.beta * terms.margin
-        label = self._worst_label(column(terms.soft_label).to(logits), logits.detach())
+        certain = logits.detach()
+        if terms.margin_rounding is not None:
+            certain = certain.masked_fill(terms.margin.abs() <= terms.margin_rounding, 0.0)
+        label = self._worst_label(column(terms.soft_label).to(logits), certain)
         kept = -logsigmoid(logits).masked_fill(label == 0, 0.0)
         flipped = -logsigmoid(-logits).masked_fill(label == 1, 0.0)
         return label * kept + (1 - label) * flipped

@@ -48,22 +48,26 @@ class ChiSquareBall(StreamingSet):
             law, threshold = prior, -math.inf
         else:
             below = (scores - top) / spread  # exact for near ties at the top, which may decide everything
-            threshold = _threshold(below[prior > 0], prior[prior > 0], bound)
-            law = prior * (below - threshold).clamp(min=0)
+            threshold = _threshold(below[prior > 0], prior[prior > 0], self.radius)
+            law = prior if threshold == -math.inf else prior * (below - threshold).clamp(min=0)
             law, threshold = law / law.sum(), top + spread * threshold
         return WorstLaw(probabilities=law, dual=threshold, divergence=chi_square_divergence(law, prior))
 
 
-def _threshold(losses: Tensor, prior: Tensor, bound: float) -> float:
-    """eta for E_Q (l - eta)_+^2 = bound (E_Q (l - eta)_+)^2, where 1 < bound < 1 / Q(l = max l)."""
+def _threshold(losses: Tensor, prior: Tensor, radius: float) -> float:
+    """eta for E_Q (l - eta)_+^2 = bound (E_Q (l - eta)_+)^2, where 1 <= bound = 1 + 2 radius < 1 / Q(l = max l)."""
     order = torch.argsort(losses, descending=True)
-    size = _losses_above(losses[order], prior[order], bound)
-    above, law = losses[order][:size], prior[order][:size]
-    mass = float(law.sum())
-    mean = float((law * above).sum()) / mass
-    variance = float((law * (above - mean).square()).sum()) / mass
+    ordered, law = losses[order], prior[order]
+    size = _losses_above(ordered, law, 1 + 2 * radius)
+    above, missing = law[:size], float(law[size:].sum())
+    mass = float(above.sum())
+    mean = float((above * ordered[:size]).sum()) / mass
+    variance = float((above * (ordered[:size] - mean).square()).sum()) / mass
     # Among the losses above eta, dP/dQ is linear in the loss, with mean 1 / mass and second moment bound / mass.
-    return mean - math.sqrt(variance / (mass * bound - 1))
+    # Their excess mass bound - 1 is written so that it keeps its digits at radii below a rounding of 1.
+    excess = 2 * radius * mass - missing
+    lowest = float(ordered[size]) if size < len(ordered) else -math.inf
+    return max(mean - math.sqrt(variance / excess), lowest) if excess > 0 else lowest
 
 
 def _losses_above(ordered: Tensor, law: Tensor, bound: float) -> int:

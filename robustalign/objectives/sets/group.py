@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
@@ -135,9 +136,13 @@ def _groups(losses: Tensor, prior: Tensor, group: Tensor | None) -> _Groups:
     mass = prior @ membership
     ids = mass.nonzero()[:, 0]
     membership, nominal = membership[:, ids], mass[ids]
-    # a pair without part in a group may have an infinite loss: 0 * inf must not reach the sum
-    parts = torch.where(membership > 0, membership * (prior * losses)[:, None], 0.0)
-    return _Groups(ids=ids, membership=membership, nominal=nominal, means=parts.sum(0) / nominal)
+    # Means are taken from the smallest loss, so that equal losses have equal means. A pair without part in a group
+    # may have an infinite loss: 0 * inf must not reach the sum.
+    part = membership > 0
+    lowest = torch.where(part, losses[:, None], math.inf).amin(0)
+    lowest = torch.where(torch.isinf(lowest), 0.0, lowest)
+    above = torch.where(part, membership * (prior[:, None] * (losses[:, None] - lowest)), 0.0).sum(0)
+    return _Groups(ids=ids, membership=membership, nominal=nominal, means=lowest + above / nominal)
 
 
 def _membership(group: Tensor, inside: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ class OutputLayerBall(AmbiguitySet):
     """
 
     name: ClassVar[str] = "output_layer"
+    couples: ClassVar[bool] = False
     acts_on: ClassVar[str] = "output_layer"
     knobs: ClassVar[tuple[Knob, ...]] = (Knob("radius", "Frobenius norm"),)
     radius: float = field(metadata=inside("[0, inf)", "0 is DPO"))

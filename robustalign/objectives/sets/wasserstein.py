@@ -87,6 +87,7 @@ class WassersteinBall(AmbiguitySet):
     """
 
     name: ClassVar[str] = "wasserstein"
+    couples: ClassVar[bool] = False
     acts_on: ClassVar[str] = "inputs"
     knobs: ClassVar[tuple[Knob, ...]] = (Knob("radius", "rms of the embeddings"),)
     radius: float = field(metadata=inside("[0, inf)", "0 is DPO"))

@@ -33,7 +33,7 @@ class InputStep(MovingStep):
             total = total.to(gradients.device) + stats.to_tensor()
         self._weigh([columns["loss"] for columns in plan.columns], batches, plan)
         plan.statistics = pooled = InputStatistics.from_tensor(distributed.summed(total))
-        plan.moves, eta = input_moves(self.set, pooled, forward_dtype(model))
+        plan.moves, eta = input_moves(self.set, pooled, plan.precision)
         plan.diagnostics |= {
             "penalty": float(self.set.penalty(pooled)),
             "input_gradient": float((pooled.gradient_square / pooled.pairs).sqrt()),
@@ -53,7 +53,7 @@ class InputStep(MovingStep):
         with torch.enable_grad():
             embeddings = embedded(model, batch["input_ids"])
             offset = torch.zeros_like(embeddings, requires_grad=True)
-            terms = pair_terms(batch, self._logps(model, batch, offset))
+            terms = pair_terms(batch, self._logps(model, batch, offset), plan.precision)
             losses = plan.loss.losses(terms)
             (gradients,) = torch.autograd.grad(losses.sum(), offset, create_graph=create_graph)
         joint = self.set.joint(gradients, rows.prompt)
@@ -88,10 +88,3 @@ def input_moves(
     if ball.gradient == "forward":
         return ((1 - 2 * c / eta, 0.0), (2 * c / eta, eta)), eta
     return ((0.5 + c / eta, eta), (0.5 - c / eta, -eta)), eta
-
-
-def forward_dtype(model: nn.Module) -> torch.dtype:
-    """The precision of the forward: that of autocast where it is on, else the parameters'."""
-    parameter = next(model.parameters())
-    device = parameter.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else parameter.dtype

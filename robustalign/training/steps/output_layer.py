@@ -21,7 +21,7 @@ class OutputLayerStep(MovingStep):
         plan.columns, total, pairs = [], torch.zeros(()), torch.zeros(1, dtype=torch.float64)
         for prior, batch in zip(plan.prior, batches, strict=True):
             with torch.no_grad(), graph_from_output(model) as seen:
-                terms = pair_terms(batch, self._logps(model, batch))
+                terms = pair_terms(batch, self._logps(model, batch), plan.precision)
                 losses = plan.loss.losses(terms)
                 hidden, logits = seen[-1]
                 weighted = losses if prior is None else prior.to(losses) * losses

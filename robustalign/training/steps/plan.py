@@ -10,6 +10,7 @@ from torch import Tensor
 
 from robustalign.objectives import InputStatistics, PairLoss, PairTerms, RobustValue
 from robustalign.policies.packing import Rows
+from robustalign.training.steps.rounding import logp_rounding, of_pairs
 
 Batch = dict[str, Tensor]
 
@@ -21,14 +22,18 @@ def rows_of(batch: Batch, share: bool = True) -> Rows:
     return Rows(ids, batch["attention_mask"], batch["completion_mask"], tree)
 
 
-def pair_terms(batch: Batch, logps: Tensor) -> PairTerms:
-    """The quantities of each pair from ``logps [2B]`` (chosen rows, then rejected), in nats."""
+def pair_terms(batch: Batch, logps: Tensor, precision: torch.dtype | None = None) -> PairTerms:
+    """The quantities of each pair from ``logps [2B]`` (chosen rows, then rejected), in nats.
+
+    ``precision``: of the forward that they come from; default their own.
+    """
     chosen, rejected = logps.chunk(2)
     ref_chosen, ref_rejected = batch["ref_logps"].to(logps).chunk(2)
     chosen_ratio, rejected_ratio = chosen - ref_chosen, rejected - ref_rejected
     lengths = batch["completion_mask"].sum(1).to(logps).chunk(2)
     return PairTerms(
         margin=chosen_ratio - rejected_ratio,
+        margin_rounding=of_pairs(row_rounding(batch, logps, precision)),
         chosen_logratio=chosen_ratio,
         rejected_logratio=rejected_ratio,
         chosen_logp=chosen,
@@ -43,13 +48,29 @@ def pair_terms(batch: Batch, logps: Tensor) -> PairTerms:
     )
 
 
+def row_rounding(batch: Batch, logps: Tensor, precision: torch.dtype | None = None) -> Tensor:
+    """How far ``logps [2B]`` may be from the reference's by rounding alone, nats."""
+    tokens = batch["completion_mask"].sum(1)
+    return logp_rounding(logps, tokens, precision or logps.dtype, batch["ref_logps"].dtype)
+
+
+def loss_rounding(batch: Batch, logps: Tensor, loss: PairLoss, precision: torch.dtype) -> Tensor:
+    """How far the loss of each pair may be off by rounding, ``[B]``: that of its two rows times the loss's slopes."""
+    with torch.enable_grad():
+        leaf = logps.detach().requires_grad_()
+        losses = loss.losses(pair_terms(batch, leaf, precision))
+        (slopes,) = torch.autograd.grad(losses.sum(), leaf)
+    return of_pairs(slopes.abs() * row_rounding(batch, logps, precision))
+
+
 @dataclass
 class Plan:
     """What all micro-batches of one optimiser step share.
 
     ``pairs_of_ranks``: how many pairs each rank has. ``alone``: each micro-batch is weighed by itself (``scope:
     microbatch``, or pairs that do not couple). ``loss``: that of this batch, which ``adapts_later`` where its own
-    forward is the first look at it. ``prior``: per micro-batch the prior weights ``[B]``, None: all equal.
+    forward is the first look at it. ``precision``: of the forward. ``prior``: per micro-batch the prior weights
+    ``[B]``, None: all equal.
     ``weights``: per micro-batch ``[B]``, or None where they follow from its own losses (one micro-batch, or
     ``alone``). ``directions``: per micro-batch the input gradients ``[2B,T,D]``. ``moves``: (coefficient, step) pairs:
     the objective's gradient is the sum over them of coefficient times the gradient of the weighted losses at inputs
@@ -62,6 +83,7 @@ class Plan:
     prior: list[Tensor | None]
     alone: bool = False
     adapts_later: bool = False
+    precision: torch.dtype = torch.float32
     weights: list[Tensor] | None = None
     value: RobustValue | None = None
     directions: list[Tensor] | None = None

@@ -8,12 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robustalign.objectives import AdaptiveLoss, PairTerms, RobustValue
+from robustalign.objectives import AdaptiveLoss, RobustValue
+from robustalign.objectives.ambiguity_set import tied
 from robustalign.policies.familiarity import policy_weight
 from robustalign.policies.logprobs import sequence_logps
 from robustalign.training import distributed
 from robustalign.training.objective import Objective
-from robustalign.training.steps.plan import Batch, Plan, joined, pair_columns, pair_terms, rows_of
+from robustalign.training.steps.plan import Batch, Plan, joined, loss_rounding, pair_columns, pair_terms, rows_of
+from robustalign.training.steps.rounding import forward_dtype
 
 
 class WeightStep:
@@ -36,6 +38,7 @@ class WeightStep:
             pairs_of_ranks=[pairs for pairs, _ in here],
             loss=self.objective.loss,
             prior=[batch.get("weight") for batch in batches],
+            precision=forward_dtype(model),
         )
         self._complete(model, batches, plan, several=max(micro_batches for _, micro_batches in here) > 1)
         return plan
@@ -47,39 +50,46 @@ class WeightStep:
         plan.adapts_later = adaptive and not adapts
         plan.alone = microbatch or (several and not adapts and not self._couples(batches))
         couples = several and not plan.alone
-        terms = self._look(model, batches) if adapts or couples else []
+        logps = self._look(model, batches) if adapts or couples else []
         if adapts:
-            self._adapt(terms, batches, plan)
+            self._adapt(logps, batches, plan)
         if couples:
-            self._weigh([plan.loss.losses(part) for part in terms], batches, plan)
+            looks = list(zip(batches, logps, strict=True))
+            losses = [plan.loss.losses(pair_terms(*look, plan.precision)) for look in looks]
+            rounding = [loss_rounding(*look, plan.loss, plan.precision) for look in looks]
+            self._weigh(losses, batches, plan, rounding)
 
     def _couples(self, batches: Sequence[Batch]) -> bool:
         """Whether a pair's weight depends on other pairs."""
         return self.set.couples or "weight" in batches[0]
 
     @torch.no_grad()
-    def _look(self, model: nn.Module, batches: Sequence[Batch]) -> list[PairTerms]:
-        return [pair_terms(batch, self._logps(model, batch)) for batch in batches]
+    def _look(self, model: nn.Module, batches: Sequence[Batch]) -> list[Tensor]:
+        return [self._logps(model, batch) for batch in batches]
 
-    def _adapt(self, terms: Sequence[PairTerms], batches: Sequence[Batch], plan: Plan, first: int = 0) -> None:
+    def _adapt(self, logps: Sequence[Tensor], batches: Sequence[Batch], plan: Plan, first: int = 0) -> None:
         """Set the loss and the prior weights of these pairs, of all ranks unless each micro-batch is alone.
 
         ``first``: number of the first of these micro-batches.
         """
         assert isinstance(self.objective.loss, AdaptiveLoss)
         here = slice(first, first + len(batches))
-        margin, mine = self._known(plan, torch.cat([part.margin.detach() for part in terms]))
+        terms = [pair_terms(batch, part.detach(), plan.precision) for batch, part in zip(batches, logps, strict=True)]
+        margin, mine = self._known(plan, torch.cat([part.margin for part in terms]))
+        rounding, _ = self._known(plan, joined([part.margin_rounding for part in terms]))
         row, _ = self._known(plan, joined([batch["row"] for batch in batches]))
         weight, _ = self._known(plan, joined(plan.prior[here]))
         if weight is not None and not bool(weight.any()):
             return
-        plan.loss, prior, diagnostics = self.objective.loss.adapt(margin, row, weight)
+        plan.loss, prior, diagnostics = self.objective.loss.adapt(tied(margin, rounding), row, weight)
         plan.prior[here] = prior[mine].split([len(part.margin) for part in terms])
         plan.diagnostics |= diagnostics
 
-    def _weigh(self, losses: list[Tensor], batches: Sequence[Batch], plan: Plan) -> None:
+    def _weigh(
+        self, losses: list[Tensor], batches: Sequence[Batch], plan: Plan, rounding: Sequence[Tensor | None] = (None,)
+    ) -> None:
         columns = joined(plan.prior), joined([batch.get("group") for batch in batches])
-        plan.value, mine = self._robust(plan, torch.cat(losses), *columns)
+        plan.value, mine = self._robust(plan, torch.cat(losses), joined(rounding), *columns)
         plan.weights = list(mine.split([len(part) for part in losses]))
 
     def loss(self, model: nn.Module, batch: Batch, plan: Plan, index: int) -> tuple[Tensor, dict[str, Tensor]]:
@@ -91,14 +101,17 @@ class WeightStep:
         columns: dict[str, Tensor] = {}
         for coefficient, step in plan.moves:
             offset = step * plan.directions[index] if plan.directions is not None and step else None
-            terms = pair_terms(batch, self._logps(model, batch, offset, plan.output))
+            logps = self._logps(model, batch, offset, plan.output)
             if plan.adapts_later:
-                self._adapt([terms], [batch], plan, first=index)
+                self._adapt([logps], [batch], plan, first=index)
+            terms = pair_terms(batch, logps, plan.precision)
             losses = plan.loss.losses(terms)
             if plan.weights is not None:
                 weights = plan.weights[index]
             else:
-                plan.value, weights = self._robust(plan, losses.detach(), plan.prior[index], batch.get("group"))
+                rounding = loss_rounding(batch, logps, plan.loss, plan.precision) if self.set.couples else None
+                known = plan.prior[index], batch.get("group")
+                plan.value, weights = self._robust(plan, losses.detach(), rounding, *known)
             part = coefficient * (weights * losses).sum() / plan.pairs
             total = part if total is None else total + part
             columns = plan.columns[index] if plan.columns is not None else pair_columns(losses, terms)
@@ -112,17 +125,17 @@ class WeightStep:
         return sequence_logps(model, rows_of(batch, self.share), offset, output)
 
     def _robust(
-        self, plan: Plan, losses: Tensor, weight: Tensor | None, group: Tensor | None
+        self, plan: Plan, losses: Tensor, rounding: Tensor | None, weight: Tensor | None, group: Tensor | None
     ) -> tuple[RobustValue | None, Tensor]:
         """The set's answer for the losses of all ranks (or a micro-batch alone), and the weights of this rank's pairs.
 
         A batch in which no pair has a prior weight asks for no step: None, and weights of 0.
         """
         everywhere, mine = self._known(plan, losses)
-        prior, groups = self._known(plan, weight)[0], self._known(plan, group)[0]
+        prior, groups, off = (self._known(plan, column)[0] for column in (weight, group, rounding))
         if prior is not None and not bool(prior.any()):
             return None, torch.zeros_like(losses)
-        value = self.set.step(everywhere, weight=prior, group=groups)
+        value = self.set.step(everywhere, weight=prior, group=groups, rounding=off)
         return value, value.weights[mine]
 
     def _known(self, plan: Plan, column: Tensor | None) -> tuple[Any, slice]:
