@@ -60,8 +60,12 @@ def _program(words: list[str]) -> str:
 
 
 def train(config: DictConfig) -> None:
-    """Never called: the launcher runs the composed configs (``robustalign.sweeps.hydra``)."""
-    raise AssertionError("hydra/launcher must be one of robustalign's")
+    """Called by Hydra's own ways to run: ours has the launcher run the composed configs (``robustalign.sweeps.hydra``).
+
+    Raises:
+        ConfigError: always.
+    """
+    raise ConfigError("hydra/launcher", "Hydra's own ways to run start nothing here; choose local or slurm")
 
 
 if __name__ == "__main__":

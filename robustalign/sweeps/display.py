@@ -102,20 +102,23 @@ class Progress:
         if not now and begun - self.drawn < max(REDRAW, LOOKING * self.took):
             return
         rows = self.sweep.status()
+        changed = [(run, status) for run, status in rows if status.state is not self.states[run.folder.name]]
+        for run, status in changed:
+            self.states[run.folder.name] = status.state
+            if self.sweep.watch is not None:
+                self.sweep.watch(run, status)
         if self.live is not None:
             self.live.update(self._picture(rows), refresh=True)
         else:
-            self._lines(rows)
+            self._lines(changed, rows)
         self.drawn = time.monotonic()
         self.took = self.drawn - begun
 
-    def _lines(self, rows: Sequence[tuple[Run, Status]]) -> None:
-        for run, status in rows:
-            if status.state is not self.states[run.folder.name]:
-                self.states[run.folder.name] = status.state
-                done = sum(status.state is State.FINISHED for _, status in rows)
-                error = f": {status.error}" if status.error else ""
-                print(f"[{done}/{len(rows)}] {run.name}: {status.state.value}{error}", file=sys.stderr)
+    def _lines(self, changed: Sequence[tuple[Run, Status]], rows: Sequence[tuple[Run, Status]]) -> None:
+        done = sum(status.state is State.FINISHED for _, status in rows)
+        for run, status in changed:
+            error = f": {status.error}" if status.error else ""
+            print(f"[{done}/{len(rows)}] {run.name}: {status.state.value}{error}", file=sys.stderr)
 
     def _live(self) -> Live:
         from rich.console import Console

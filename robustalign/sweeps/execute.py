@@ -6,12 +6,12 @@ import contextlib
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from robustalign.config import Config
-from robustalign.run.folder import State
+from robustalign.run.folder import State, Status
 from robustalign.stores import hide
 from robustalign.sweeps import backends
 from robustalign.sweeps.backends.base import Backend, Outcome
@@ -27,13 +27,34 @@ def restore(sweep: Sweep) -> Backend:
     return backends.load(sweep.launcher["kind"])(**sweep.launcher["options"])
 
 
-def execute(configs: Sequence[Config], base: Config, backend: Backend, client: NurseryClient) -> int:
-    """Run a sweep (of one run, perhaps). Returns the exit code."""
-    memory = {"command": shlex.join(map(hide, sys.orig_argv)), "git": git_state(), "launcher": backend.memory()}
+def execute(
+    configs: Sequence[Config],
+    base: Config,
+    backend: Backend,
+    client: NurseryClient,
+    environment: Mapping[str, str] | None = None,
+    watch: Callable[[Run, Status], None] | None = None,
+) -> int:
+    """Run a sweep (of one run, perhaps). Returns the exit code.
+
+    Args:
+        configs: of the runs.
+        base: the config without overrides.
+        backend: what starts them.
+        client: a nursery that checks the configs.
+        environment: variables that every run sees beside those of this process.
+        watch: called with every change of a run's state.
+    """
+    memory: dict[str, Any] = {
+        "command": shlex.join(map(hide, sys.orig_argv)),
+        "git": git_state(),
+        "launcher": backend.memory(),
+    }
+    memory |= {"environment": dict(environment or {}), "watch": watch}
     drawn, distinct = plan(configs, base, **memory)
     backend.check(distinct)
     dry = configs[0].sweep.dry_run
-    found = client.check(list(map(asdict, distinct)), outlook=dry)
+    found = client.check(list(map(asdict, distinct)), outlook=dry, env=drawn.environment)
     for line in dict.fromkeys(line for reply in found for line in reply["told"]):
         print(f"robustalign: {line}", file=sys.stderr)
     if dry:
@@ -51,7 +72,7 @@ def resume(sweep: Sweep, todo: Sequence[Run], backend: Backend) -> int:
         return _carry_on(sweep, [], backend, None, {})
     configs = [run.folder.config() for run in todo]
     with contextlib.closing(NurseryClient()) as client:
-        found = client.check(list(map(asdict, configs)))
+        found = client.check(list(map(asdict, configs)), env=sweep.environment)
         _compare_inputs(todo, todo, found)
         return _carry_on(sweep, todo, backend, client, _shared(todo, found))
 

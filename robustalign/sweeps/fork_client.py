@@ -77,7 +77,9 @@ class NurseryClient:
         """Fork a child that works on a run's folder."""
         return self.start("run", folder=str(folder), log=str(log), env=dict(env))
 
-    def check(self, configs: Sequence[Mapping[str, Any]], outlook: bool = False) -> list[dict[str, Any]]:
+    def check(
+        self, configs: Sequence[Mapping[str, Any]], outlook: bool = False, env: Mapping[str, str] | None = None
+    ) -> list[dict[str, Any]]:
         """Check configs where torch is imported.
 
         Returns for each lines to print (``told``), the key of the stages that it shares with others (``shared``), the
@@ -87,7 +89,7 @@ class NurseryClient:
         Raises:
             ConfigError: of the first config that cannot run.
         """
-        child = self.start("check", configs=list(configs), outlook=outlook)
+        child = self.start("check", configs=list(configs), outlook=outlook, env=dict(env or {}))
         child.done.wait()
         for reply in child.replies:
             if "error" in reply:

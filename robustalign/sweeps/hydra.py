@@ -57,7 +57,8 @@ class ProductSweeper(Sweeper):
         words = [*replaced(f"{key}={value}" for key, value in self.params.items()), *arguments]
         overrides = OverridesParser.create(config_loader=self.loader).parse_overrides(words)
         (jobs,) = BasicSweeper.split_arguments(overrides, None)
-        assert self.launcher is not None
+        if not isinstance(self.launcher, SweepLauncher):
+            raise ConfigError("hydra/launcher", "Hydra's own launchers start no runs here; choose local or slurm")
         return self.launcher.launch(jobs, initial_job_idx=0)
 
 
@@ -88,7 +89,7 @@ class SweepLauncher(Launcher):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Remember what composing a job's config takes."""
-        self.loader = hydra_context.config_loader
+        self.loader, self.callbacks = hydra_context.config_loader, hydra_context.callbacks
         self.config = config
         self.single = getattr(task_function, "single", False)
         self.nursery: NurseryClient | None = getattr(task_function, "nursery", None)  # imports since long ago
@@ -102,7 +103,9 @@ class SweepLauncher(Launcher):
         from robustalign.sweeps.compose import Composer
         from robustalign.sweeps.execute import execute
         from robustalign.sweeps.fork_client import NurseryClient
+        from robustalign.sweeps.hydra_settings import JobEvents, check_settings, environment
 
+        check_settings(self.config)
         if len(job_overrides) > 1 and self.single:
             raise ConfigError("-m", f"these values make {len(job_overrides)} runs; add -m to run them all as a sweep")
         backend = _with_options(backends.load(self.kind), self.options)
@@ -112,7 +115,9 @@ class SweepLauncher(Launcher):
             bar = tqdm(job_overrides, desc="composing configs", disable=few or None, leave=False)
             configs = [composer.config(words) for words in bar]
             base = resolve(self.loader.load_configuration("config", [], run_mode=RunMode.RUN))
-            code = execute(configs, base, backend, client)
+            events = JobEvents(self.callbacks, self.config)
+            code = execute(configs, base, backend, client, environment(self.config), events)
+        events.end(self.single, self.config.hydra.job.config_name)
         sys.exit(code)
 
 

@@ -41,6 +41,8 @@ class Sweep:
     command: str = ""
     git: dict[str, str] = field(default_factory=dict)
     launcher: dict[str, Any] = field(default_factory=dict)  # kind and options
+    environment: dict[str, str] = field(default_factory=dict)  # variables that every run sees
+    watch: Callable[[Run, Status], None] | None = None  # told of changes, by this process alone
 
     @property
     def id(self) -> str:
@@ -93,6 +95,7 @@ class Sweep:
             "command": self.command,
             "git": self.git,
             "launcher": self.launcher,
+            "environment": self.environment,
             "launched": time.time(),
         }
         replace_text(self.folder / "sweep.json", json.dumps(memory, indent=1) + "\n")
@@ -113,6 +116,7 @@ class Sweep:
             command=hide(memory["command"]),
             git=memory["git"],
             launcher=memory["launcher"],
+            environment=memory.get("environment", {}),
         )
 
 

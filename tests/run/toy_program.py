@@ -73,6 +73,8 @@ def _numbers(config: Config) -> Path:
 def _suffer(config: Config, folder: RunFolder, step: int) -> None:
     """What the method's keys ask for: raise, die (once or always), be asked to stop, or take time."""
     method = config.method
+    if step == 1 and "show" in method:
+        print(f"{method['show']}={os.environ.get(method['show'])}", flush=True)
     if step == method.get("stop_at"):
         os.kill(os.getpid(), signal.SIGTERM)
     if step == method.get("raise_at") or (step == 5 and config.seed in method.get("raise_seeds", [])):

@@ -133,7 +133,7 @@ class _Pool:
         self.elsewhere: list[Run] = []
         self.client = client
         self.program = configs[0].sweep.program if configs else SweepConfig.program
-        self.env = environment(configs)
+        self.env = environment(configs) | sweep.environment
 
     @property
     def busy(self) -> bool:
@@ -268,7 +268,8 @@ def _warm(folder: RunFolder, sweep: Sweep, client: NurseryClient, stops: _Stops)
     """Build the stages that several runs share before they start and wait for each other."""
     log = sweep.folder / "warm.log"
     print(f"robustalign: preparing shared stages (log: {log})", file=sys.stderr)
-    child = client.start("warm", folder=str(folder.path), log=str(log), env=environment([folder.config()]))
+    env = environment([folder.config()]) | sweep.environment
+    child = client.start("warm", folder=str(folder.path), log=str(log), env=env)
     while not child.done.wait(TICK):
         if stops.count:
             stops.pass_on([child])

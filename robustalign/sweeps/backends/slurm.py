@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -137,12 +138,13 @@ class SlurmArray:
         after: dict[str, Any] = {}
         first: list[str] = []
         if warm:
-            first = self._array(folder, warm_chunk, [[[str(run.folder.path) for run in warm]]], {"nodes": 1})
+            chosen = [[[str(run.folder.path) for run in warm]]]
+            first = self._array(folder, warm_chunk, chosen, self._setup(sweep) | {"nodes": 1})
             after = {"dependency": f"afterany:{first[0]}"}
         paths = [[str(run.folder.path) for run in chunk] for chunk in chunks]
         arguments: list[list[Any]] = [paths, [sweep.max_restarts] * len(chunks), [self.gpus] * len(chunks)]
         try:
-            jobs = self._array(folder, run_chunk, arguments, after)
+            jobs = self._array(folder, run_chunk, arguments, self._setup(sweep) | after)
         except BaseException:
             slurm_commands.cancel(first)
             raise
@@ -153,6 +155,11 @@ class SlurmArray:
             f"robustalign: {len(runs)} runs in {len(jobs)} jobs ({jobs[0]} ...), logs of jobs: {folder}",
             file=sys.stderr,
         )
+
+    def _setup(self, sweep: Sweep) -> dict[str, Any]:
+        """The lines before the run, with the variables that the sweep gives every run."""
+        exports = [f"export {name}={shlex.quote(value)}" for name, value in sweep.environment.items()]
+        return {"setup": [*exports, *self.setup]} if exports else {}
 
     def _check_array(self, runs: int, jobs: int) -> None:
         limit = slurm_commands.array_limit()
