@@ -26,6 +26,7 @@ from robustalign.data.given import (
 )
 from robustalign.data.items import Items, items_of
 from robustalign.data.prompts import Prompt, messages
+from robustalign.data.ragged import Lists
 from robustalign.data.reading import Account
 from robustalign.data.rows import Rows, turns
 from robustalign.data.rows import key as rows_key
@@ -89,13 +90,15 @@ class Candidates:
         share = np.where(np.isnan(self.soft_label), 1.0, self.soft_label)
         return np.where(self.judged.chosen_first, share, 1 - share)
 
-    @property
+    @cached_property
     def prompt_ids(self) -> Sequence[list[int]]:
-        return self.table["prompt_ids"][:]
+        """Token ids ``[P][T]`` of the prompts, read when asked for."""
+        return Lists(self.table, "prompt_ids")
 
-    @property
+    @cached_property
     def reply_ids(self) -> Sequence[list[list[int]]]:
-        return self.table["reply_ids"][:]
+        """Token ids ``[P][n][T]`` of the replies, read when asked for."""
+        return Lists(self.table, "reply_ids")
 
 
 def split_rows(config: Config, cache: ArtefactCache) -> Rows:

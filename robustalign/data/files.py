@@ -154,6 +154,8 @@ def _saved(folder: Path, split: str, key: str) -> Part:
     except Exception as error:
         raise ConfigError(key, f"cannot load {str(folder)!r}: {_first_line(error)}") from error
     files = tuple(folder / entry["filename"] for entry in entries)
+    if not files:  # nothing was saved, which load_from_disk cannot read
+        return Part(split, str(folder), lambda: iter(()))
 
     @cache
     def table() -> Dataset:
