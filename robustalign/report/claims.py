@@ -5,8 +5,9 @@ and a metric that is not at its bound everywhere. "Beyond every control" also ne
 
 Several methods and metrics give several chances of an error. Verdicts of one kind (worst case against dpo, nominal
 value against dpo, worst case beyond every control) are therefore corrected by Holm's method for all methods under test
-times all metrics; the chance of even one false verdict of a kind is then below 5 %. To be beyond every control is to be
-beyond each of them, so its p-value is the largest of theirs (an intersection-union test; Berger 1982).
+times all metrics, where nothing is missing for a verdict. The chance of even one false verdict of a kind is then below
+5 %. To be beyond every control is to be beyond each of them, so its p-value is the largest of theirs (an
+intersection-union test; Berger 1982).
 """
 
 from __future__ import annotations
@@ -66,7 +67,9 @@ class Claim:
     @property
     def missing(self) -> tuple[str, ...]:
         """What is missing for any verdict, in words."""
-        if self.main is None or not self.main.known:
+        if self.main is None:
+            return ("it was not measured for both the method and dpo",)
+        if not self.main.known:
             return ("its value or dpo's is not a number",)
         lacks = []
         if self.main.seeds < SEEDS:
@@ -114,11 +117,14 @@ class Claim:
 
 
 def correct(claims: Sequence[Claim]) -> list[Claim]:
-    """The claims with p-values corrected for all of them."""
-    adjusted = {kind: holm([claim.p(kind) for claim in claims]) for kind in KINDS}
+    """The claims in their order, those that can have a verdict with p-values corrected for all of these."""
+    able = [claim for claim in claims if not claim.missing]
+    adjusted = {kind: iter(holm([claim.p(kind) for claim in able])) for kind in KINDS}
     return [
-        replace(claim, corrected={kind: adjusted[kind][index] for kind in KINDS}, comparisons=len(claims))
-        for index, claim in enumerate(claims)
+        claim
+        if claim.missing
+        else replace(claim, corrected={kind: next(adjusted[kind]) for kind in KINDS}, comparisons=len(able))
+        for claim in claims
     ]
 
 

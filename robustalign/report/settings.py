@@ -1,4 +1,4 @@
-"""What may be compared with what: runs sorted into settings, points and seeds, and what is wrong with them.
+"""Which runs may be compared: settings, points and seeds, and what readers must be warned of.
 
 A *setting* is a model, its data and a shift: runs of different settings have nothing in common and are reported
 apart. A *point* is a method with its values in a setting; its runs differ by their seed alone, so only they are
@@ -239,7 +239,8 @@ def _budgets(setting: Setting) -> Iterator[str]:
     budgets |= {method: len(points) for method, points in setting.families().items()}
     if len(set(budgets.values())) > 1:
         listed = ", ".join(f"{method} {count}" for method, count in budgets.items())
-        yield f"tuning budgets differ (points tried: {listed}): the best of more is favoured, but for a choice by rule"
+        chances = "more points are more chances to be the best, unless a rule chooses"
+        yield f"tuning budgets differ (points tried: {listed}): {chances}"
 
 
 def _controls(setting: Setting) -> Iterator[str]:

@@ -79,6 +79,17 @@ def test_few_seeds_or_prompts_give_no_verdict(seeds, prompts, expected) -> None:
     assert (SEEDS, PROMPTS) == (3, 30)
 
 
+def test_the_least_seeds_and_prompts_are_enough() -> None:
+    least = {name: replace(CLEAR, seeds=SEEDS, prompts=PROMPTS) for name in ("nominal", "worst", *CONTROLS)}
+    assert claim(**least).robust
+
+
+def test_claims_without_a_verdict_are_no_comparisons() -> None:
+    family = correct([claim(), claim(metric=ACCURACY, saturated=True), claim(worst=None, nominal=None)])
+    assert [one.comparisons for one in family] == [1, 1, 1] and family[0].corrected["worst"] == CLEAR.p
+    assert "not measured for both" in verdict(family[2:])
+
+
 def test_a_verdict_that_cannot_be_given_for_one_metric_is_given_for_the_others() -> None:
     told = verdict([claim(), claim(metric=ACCURACY, saturated=True)])
     assert told == (

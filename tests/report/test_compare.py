@@ -112,6 +112,17 @@ def test_the_nominal_rule_keeps_the_nominal_value(comparison):
     assert comparison.values(Policy(chosen.label), REWARD, "validation").estimate("nominal").value >= dpo
 
 
+def test_the_tolerance_of_the_nominal_rule_is_a_share_of_dpos_value(comparison):
+    """A candidate whose nominal value is short of dpo's by a known share passes just above it, and not just below."""
+    candidates = [comparison.dpo, comparison.setting.point("dpo lr=5e-4")]
+    dpo, slow = (comparison.values(Policy(p.label), REWARD, "validation").mean("nominal") for p in candidates)
+    share = (dpo - slow) / dpo
+    assert dpo > 1.2 and share > 0  # else a share and a number would be hard to tell apart
+    for tolerance, label in ((1.01 * share, "dpo lr=5e-4"), (0.99 * share, "dpo")):
+        chosen, _ = nominal_rule(comparison, candidates, REWARD, tolerance)
+        assert chosen.label == label
+
+
 def test_leave_one_out_takes_the_best_over_the_others(comparison):
     chosen, why = leave_one_out(comparison, [comparison.dpo, comparison.setting.point("oracle")], REWARD)
     assert chosen.label == "oracle" and "10 of 10" in why

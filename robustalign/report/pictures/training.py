@@ -7,6 +7,8 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from robustalign.evaluation.metrics import WHOLE
+from robustalign.report.compare import KL
 from robustalign.report.settings import Setting
 from robustalign.report.style import COLOURS, Look, colour, legend_below, note, panels, plain_ticks
 
@@ -14,7 +16,7 @@ PANELS = (
     ("train/nominal_loss", "mean loss of the batch (nats)"),
     ("train/rewards/accuracies", "accuracy on the batch (share)"),
     ("train/rewards/chosen", "implicit reward (nats)\nof chosen, of rejected (thin)"),
-    ("eval/test/any/kl", "KL from the reference\n(nats a reply)"),
+    (f"eval/test/{WHOLE}/{KL}", f"{KL.title}\n({KL.unit})"),
     ("train/grad_norm", "gradient norm"),
     ("robust/ess", "effective pairs in a batch"),
     ("robust/weight_max", "largest weight (mean 1)"),
