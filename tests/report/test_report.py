@@ -115,7 +115,7 @@ def test_choose_radius(output, monkeypatch, capsys):
     ("words", "expected"),
     [
         ((), "experiment: is missing"),
-        (("experiment=nothing",), "no experiment 'nothing'"),
+        (("experiment=nothing",), "'nothing' is not in"),
         (("experiment=demo", "sweep=none"), "sweep: no finished run"),
         (("experimnt=demo",), "did you mean experiment?"),
         (("experiment=demo", "draws=few"), "draws: 'few' is not a number"),
