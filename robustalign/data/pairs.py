@@ -79,12 +79,13 @@ def _reasons(pairs: Pairs) -> str:
 class PairColumns:
     """What a method may ask for beside tokens and reference log-probs, ``[N]`` each; absent unless asked.
 
-    ``weight`` holds from optimiser step ``weight_from`` on, before which all pairs weigh 1. ``group``: integer ids, or
-    memberships ``[N, K]`` whose rows sum to 1.
+    ``weight`` holds from optimiser step ``weight_from`` on, ``early_weight`` (None: 1) before it. ``group``: integer
+    ids, or memberships ``[N, K]`` whose rows sum to 1.
     """
 
     weight: np.ndarray | None = None
     weight_from: int = 0
+    early_weight: np.ndarray | None = None
     group: np.ndarray | None = None
     soft_label: np.ndarray | None = None
 
@@ -134,7 +135,8 @@ class TrainingRows(Dataset):
             if column is not None:
                 example[name] = column[row]
         if "weight" in example and position < self.weighted_from:
-            example["weight"] = 1.0
+            early = self.columns.early_weight
+            example["weight"] = 1.0 if early is None else early[row]
         return example
 
     @property

@@ -17,6 +17,7 @@ from robustalign.config import Config
 from robustalign.data.candidates import Candidates
 from robustalign.data.pairs import PairColumns, TrainingRows
 from robustalign.errors import ConfigError
+from robustalign.files import replace_text
 from robustalign.groups import Evidence, Grouping, PairData, PairGroups, build_grouping, weigh_evidence
 from robustalign.groups.config import explained
 from robustalign.groups.grouping import Found
@@ -183,6 +184,15 @@ class GroupStage:
         folder = self.stages.cache.get("attainable", key, build)
         return list(json.loads((folder / "attainable.json").read_text()))
 
+    def save(self, groups: PairGroups, folder: Path) -> list[str]:
+        """Write the evidence, and pairs of each group to read; the names of the files."""
+        sample = self.to_read(groups)
+        saved = {"dismissed": groups.dismissed, "evidence": asdict(groups.evidence)}
+        replace_text(folder / "groups.json", json.dumps(saved, indent=1) + "\n")
+        replace_text(folder / "groups.md", groups.page(sample))
+        replace_text(folder / "groups.csv", sample.to_csv(index=False, float_format="%.10g"))
+        return ["groups.json", "groups.md", "groups.csv"]
+
     def to_read(self, groups: PairGroups) -> pd.DataFrame:
         """Pairs of each group, drawn in proportion to membership."""
         rng, texts = np.random.default_rng(self.config.seed), self.candidates.table["replies"][:]
@@ -220,7 +230,3 @@ def pair_columns(stages: Stages, pairs: Pairs, candidates: Candidates) -> dict[s
         "reference_logp": chosen,
         "length": np.array(length, dtype=np.float64),
     }
-
-
-def _refuse(problem: str) -> None:
-    raise ValueError(problem)

@@ -157,10 +157,8 @@ class Line:
     def report_groups(self) -> None:
         """The evidence for the groups, and pairs of each to read."""
         found = self.prepared.groups
-        sample = self.prepared.stage.to_read(found)
-        self.save_table(sample, "groups.csv")
-        (self.folder.results / "groups.md").write_text(found.page(sample), encoding="utf-8")
-        self.journal.artifact(f"{self.folder.results.name}/groups.md")
+        for name in self.prepared.stage.save(found, self.folder.results):
+            self.journal.artifact(f"{self.folder.results.name}/{name}")
         self.journal.metrics(0, found.metrics())
         self.journal.tags({"groups": found.evidence.sentence})
 

@@ -52,6 +52,7 @@ def prepare(stages: Stages, objective: Objective, candidates: Candidates) -> Pre
     columns = PairColumns(
         weight=pair_weights(pairs, ratio, mass),
         weight_from=objective.delay,
+        early_weight=pair_weights(pairs, ratio, np.ones(len(pairs))),
         group=member,
         soft_label=soft_labels(pairs, config) if "soft_label" in objective.needs else None,
     )

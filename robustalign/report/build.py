@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from robustalign.errors import ConfigError
 from robustalign.evaluation.controls import TRAINED
-from robustalign.report import pictures, summary, tables
+from robustalign.report import groups, pictures, summary, tables
 from robustalign.report.certify import certificates, certified
 from robustalign.report.choose import choices_csv, choices_table, choose, unequal_rules
 from robustalign.report.claims import Claim
@@ -115,7 +115,7 @@ class _Report:
         self.certificates = certificates(self.measures)
         self.warn()
         parts = [*self.tables(), *self.pictures()]
-        text = summary.summary(self.measures, self.comparison, self.claims)
+        text = summary.summary(self.measures, self.comparison, self.claims) + groups.paragraph(self.setting)
         details = summary.details(self.comparison, self.claims) if self.comparison else ""
         _write(self.folder / "summary.md", f"# {in_markdown(self.title)}\n\n{text}\n{details}")
         _write(self.folder / "report.html", page(self.title, text, details, parts))

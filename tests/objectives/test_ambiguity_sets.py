@@ -414,6 +414,81 @@ class TestGroups:
         assert float(robust.value) == pytest.approx(2.0, abs=1e-12) and torch.isfinite(robust.weights).all()
 
 
+class TestMemberships:
+    losses = torch.tensor([1.0, 3.0, 0.5, 2.0], dtype=torch.float64)
+    membership = torch.tensor([[1.0, 0.0], [0.25, 0.75], [0.5, 0.5], [1.0, 0.0]], dtype=torch.float64)
+
+    def means(self, losses=None):
+        m, values = self.membership.tolist(), (self.losses if losses is None else losses).tolist()
+        return [sum(m[i][g] * values[i] for i in range(4)) / sum(m[i][g] for i in range(4)) for g in (0, 1)]
+
+    def test_the_worst_group_by_a_plain_loop(self):
+        robust = GroupBall(form="exact").worst_case(self.losses, group=self.membership)
+        assert self.means()[1] > self.means()[0]
+        assert float(robust.value) == pytest.approx(self.means()[1], rel=1e-12)
+        assert robust.weights.tolist() == pytest.approx([0, 4 * 0.75 / 1.25, 4 * 0.5 / 1.25, 0])
+
+    @pytest.mark.parametrize("form", ["exact", "online"])
+    def test_one_hot_memberships_are_ids(self, form):
+        ids = torch.tensor([0, 2, 2, 0])
+        one, other = GroupBall(form=form, step_size=0.3), GroupBall(form=form, step_size=0.3)
+        for _ in range(2):
+            a = one.step(self.losses, group=ids)
+            b = other.step(self.losses, group=torch.nn.functional.one_hot(ids).double())
+            torch.testing.assert_close(a.weights, b.weights, rtol=0, atol=0)
+
+    def test_a_pair_of_infinite_loss_outside_a_group_leaves_it_alone(self):
+        losses = self.losses.clone()
+        losses[3] = math.inf
+        robust = GroupBall(form="exact", attainable=[0.0, 0.0]).worst_case(losses, group=self.membership)
+        assert robust.weights.tolist() == pytest.approx([4 / 2.75, 4 * 0.25 / 2.75, 4 * 0.5 / 2.75, 4 / 2.75])
+
+    def test_running_means_by_a_plain_loop(self):
+        ball, seen = GroupBall(form="exact", memory=0.8), []
+        for step in range(4):
+            losses = self.losses + torch.tensor([0.0, 1.0, -1.0, 0.5], dtype=torch.float64) * step
+            seen.append(losses)
+            mass, total = [0.0, 0.0], [0.0, 0.0]
+            for age, old in enumerate(reversed(seen)):
+                for g in (0, 1):
+                    share = float(self.membership[:, g].mean())
+                    mass[g] += 0.8**age * share
+                    total[g] += 0.8**age * share * self.means(old)[g]
+            robust = ball.step(losses, group=self.membership)
+            assert robust.dual == pytest.approx(max(total[g] / mass[g] for g in (0, 1)), rel=1e-12)
+
+    def test_resumed_with_memory_equals_uninterrupted(self):
+        settings = {"form": "online", "step_size": 0.3, "memory": 0.7}
+        one, other = GroupBall(**settings), GroupBall(**settings)
+        one.step(self.losses, group=self.membership)
+        other.load_state_dict(one.state_dict())
+        for _ in range(2):
+            expected = one.step(self.losses * 2, group=self.membership)
+            assert float(other.step(self.losses * 2, group=self.membership).value) == float(expected.value)
+
+    def test_regret_takes_the_mass_from_a_hopeless_group(self):
+        hopeless = [0.0, self.means()[1]]
+        robust = GroupBall(form="exact", attainable=hopeless).worst_case(self.losses, group=self.membership)
+        assert float(robust.value) == pytest.approx(self.means()[0], rel=1e-12)
+        assert robust.dual == pytest.approx(self.means()[0], rel=1e-12), "the largest regret"
+
+    def test_the_worst_regret_against_linear_programming(self):
+        attainable, shares = np.array([0.4, 1.9]), cp.Variable(2, nonneg=True)
+        problem = cp.Problem(cp.Maximize(shares @ (np.array(self.means()) - attainable)), [cp.sum(shares) == 1])
+        problem.solve(solver=cp.CLARABEL)
+        robust = GroupBall(form="exact", attainable=attainable.tolist()).worst_case(self.losses, group=self.membership)
+        assert robust.dual == pytest.approx(problem.value, abs=1e-7)
+
+    @pytest.mark.parametrize("rows", [[[0.5, 0.4]] * 4, [[1.5, -0.5]] * 4])
+    def test_rows_that_are_no_memberships(self, rows):
+        with pytest.raises(ValueError, match=r"^group: memberships"):
+            GroupBall().worst_case(self.losses, group=torch.tensor(rows))
+
+    def test_too_few_attainable_losses(self):
+        with pytest.raises(ValueError, match=r"^attainable: has 1 values"):
+            GroupBall(attainable=[0.1]).worst_case(self.losses, group=self.membership)
+
+
 class TestOutputLayerBall:
     """sup of <G, E> over ||E|| <= radius is attained at radius G / ||G||."""
 

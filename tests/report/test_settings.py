@@ -19,7 +19,7 @@ from tests.report.synthetic import records
 def test_points_and_their_seeds(sweep):
     (setting,) = settings(records(sweep))
     labels = [point.label for point in setting.points]
-    assert labels[0] == "dpo" and "dpo lr=5e-4" in labels and "kldpo tau=0.5" in labels and labels[-1] == "oracle"
+    assert labels[0] == "dpo" and "dpo lr=2.5e-4" in labels and "kldpo tau=0.5" in labels and labels[-1] == "oracle"
     assert all(point.seeds == SEEDS for point in setting.points)
     assert setting.baseline is not None and setting.baseline.label == "dpo"
     assert {name: [p.knob.value for p in points] for name, points in setting.families().items()} == {
@@ -35,7 +35,7 @@ def test_runs_that_differ_in_more_than_the_seed_are_never_averaged(tmp_path):
     (setting,) = settings(records(fast) + records(slow))
     assert sorted(point.label for point in setting.points) == [
         "kldpo tau=0.5 learning_rate=0.0002",
-        "kldpo tau=0.5 learning_rate=0.001",
+        "kldpo tau=0.5 learning_rate=0.0005",
     ]
 
 

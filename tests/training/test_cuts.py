@@ -54,14 +54,18 @@ def methods() -> dict[str, dict]:
         for name, method in pooled.items()
         if name in ("kldpo", "drdpo", "cvar", "chi2")
     }
-    return pooled | streams
+    regret = {"group_regret on memberships": pooled["group_regret"] | {"attainable": [0.1, 0.3, 0.2]}}
+    return pooled | streams | regret
 
 
 @functools.cache
-def rows() -> list[dict]:
-    """Pairs with every column that a method may ask for."""
+def rows(memberships: bool = False) -> list[dict]:
+    """Pairs with every column that a method may ask for; groups as ids or as memberships."""
+    soft = np.random.default_rng(0).dirichlet(np.ones(3), size=PAIRS).astype(np.float32)
     return [
-        row | {"group": i % 3, "soft_label": 0.55 + 0.4 * i / PAIRS, "weight": 0.5 + (i % 4) / 2}
+        row
+        | {"group": soft[i] if memberships else i % 3}
+        | {"soft_label": 0.55 + 0.4 * i / PAIRS, "weight": 0.5 + (i % 4) / 2}
         for i, row in enumerate(examples(PAIRS))
     ]
 
@@ -82,7 +86,8 @@ def gradient(
     model, step = tiny_gpt2(dtype), objective_step(build_objective(method, batch_size=PAIRS))
     start = sum(map(sum, cut[: distributed.rank()]))
     places = itertools.pairwise(np.cumsum([start, *cut[distributed.rank()]]))
-    pairs = rows_at_the_reference(dtype) if at_reference else rows()
+    soft = method.get("attainable") is not None
+    pairs = rows_at_the_reference(dtype) if at_reference else rows(memberships=soft)
     batches = [PairCollator(pad=0)(pairs[a:b]) for a, b in places]
     for _ in range(2 if step.state_dict() else 1):
         model.zero_grad()

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from robustalign.errors import ConfigError
+from robustalign.groups import Evidence
 from robustalign.pipeline.checks import check_config
 from robustalign.pipeline.groups import GroupStage
 from robustalign.pipeline.stages import Stages
@@ -38,6 +39,8 @@ def test_a_run_with_groups_tells_what_speaks_for_them(small, groups: str) -> Non
     tags = [json.loads(row)["values"] for row in folder.journal.read_text().splitlines() if '"kind": "tags"' in row]
     sentence = next(values["groups"] for values in tags if "groups" in values)
     assert page.startswith(f"# Groups of pairs\n\n{sentence}\n") and sentence.endswith(".")
+    saved = json.loads((folder.results / "groups.json").read_text())
+    assert Evidence.load(saved["evidence"]).sentence == sentence and not saved["dismissed"]
     agreement = numbers[0, "groups/agreement/population/rand"]
     assert agreement == pytest.approx(1.0) if groups == "column" else agreement < 1
 
