@@ -37,7 +37,7 @@ STAGES = {  # the innermost of these functions on the stack names the stage; in 
     "Stages.reward_assets": "reward assets",
     "Stages.scores_folder": "scores",
     "Stages.reference_folder": "reference log-probs",
-    "Line.training_rows": "pairs",
+    "prepare": "pairs",
     "PairTrainer.train": "training",
     "PairTrainer._save_checkpoint": "checkpoint",
     "save_trained": "saving the policy",
