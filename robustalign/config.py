@@ -35,6 +35,7 @@ RESAMPLE = ("prompts", "items")
 RESERVED_TARGETS = {"nominal", "worst", "area", "any"}
 QUANTIZATION = ("nf4", "int8")
 PARALLEL = ("ddp", "fsdp")
+ON_NONFINITE = ("stop", "skip")
 SCHEDULES = ("linear", "cosine", "constant")
 TRACKERS = ("mlflow", "spool")
 RETRY = ("failed", "none", "all")
@@ -169,6 +170,7 @@ class TrainerConfig:
     adam_beta2: float = number(0.99, "[0, 1)")  # decay of the mean of their squares
     weight_decay: float = number(0.0, "[0, inf)")  # AdamW's
     max_grad_norm: float = number(1.0, "(0, inf)")  # gradients are clipped to it
+    on_nonfinite: str = word("stop", ON_NONFINITE)  # a NaN or infinite loss or gradient: stop (FAILED) | skip the step
     save_steps: int = number(0, "[0, inf)")  # checkpoint every so many steps; 0: only when asked to stop
     save_total_limit: int = number(2, "[1, inf)")  # checkpoints kept while training
     save_model: bool = False  # keep the trained policy in the run's folder

@@ -90,9 +90,8 @@ def reliability(margin: np.ndarray, beta: float, votes: Votes, components: int, 
     in the votes: confidence is in what the policy prefers. At h = 0 it is 1/2, and so is the agreement.
     """
     confidence = 1 / (1 + np.exp(-beta * np.abs(margin)))
-    agreed = np.where(margin > 0, votes.share, 1 - votes.share)
-    agreed = np.where(margin == 0, 0.5, agreed)
-    place = np.minimum(((confidence - 0.5) * 2 * BINS).astype(int), BINS - 1)
+    agreed = 0.5 + np.sign(margin) * (votes.share - 0.5)  # NaN stays NaN
+    place = np.minimum(np.nan_to_num((confidence - 0.5) * 2 * BINS).astype(int), BINS - 1)
     used = votes.member >= 0
     cell = (votes.member * BINS + place)[used]
     unit, weight = votes.unit[used], votes.weight[used]

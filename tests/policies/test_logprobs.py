@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from robustalign.policies.load import switch_off_dropout
+from robustalign.policies.load import switch_off_noise
 from robustalign.policies.logprobs import Rows, input_offset, score_completions, sequence_logps, token_logps
 from tests.conftest import tiny_gpt2, tiny_llama
 
@@ -85,7 +85,7 @@ def test_scores_do_not_depend_on_order_or_batch_size() -> None:
 
 def test_dropout_is_off_in_modules_and_config() -> None:
     model = tiny_gpt2(attn_pdrop=0.5, resid_pdrop=0.5, embd_pdrop=0.5)
-    switch_off_dropout(model)
+    switch_off_noise(model)
     model.train()
     rows = Rows.collate(PROMPTS, COMPLETIONS, pad=0)
     assert torch.equal(sequence_logps(model, rows), sequence_logps(model, rows))

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from robustalign.policies.load import switch_off_dropout
+from robustalign.policies.load import switch_off_noise
 from robustalign.policies.logprobs import (
     PACKED_WIDTH,
     Rows,
@@ -102,7 +102,7 @@ def test_with_gradient_checkpointing_and_adapters() -> None:
     rows = some_rows()
     plain = numbers(tiny_gpt2(torch.float64), rows, False)
     model = tiny_gpt2(torch.float64)
-    switch_off_dropout(model)
+    switch_off_noise(model)
     model.gradient_checkpointing_enable({"use_reentrant": False})
     model.train()
     torch.testing.assert_close(numbers(model, rows, True), plain, rtol=1e-9, atol=1e-9)

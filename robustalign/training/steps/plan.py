@@ -101,9 +101,11 @@ class Plan:
 def pair_columns(losses: Tensor, terms: PairTerms) -> dict[str, Tensor]:
     """What is reported of each pair, ``[B]``, detached."""
     assert terms.chosen_logratio is not None and terms.rejected_logratio is not None
+    assert terms.margin_rounding is not None
     columns = {
         "loss": losses,
         "margin": terms.margin,
+        "margin_rounding": terms.margin_rounding,
         "chosen": terms.chosen_logratio,
         "rejected": terms.rejected_logratio,
     }

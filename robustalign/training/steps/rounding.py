@@ -21,7 +21,7 @@ DEVIATIONS = 3.0
 
 def forward_dtype(model: nn.Module) -> torch.dtype:
     """The precision of the forward: that of autocast where it is on, else the parameters'."""
-    parameter = next(model.parameters())
+    parameter = next(p for p in model.parameters() if p.is_floating_point())
     device = parameter.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else parameter.dtype
 

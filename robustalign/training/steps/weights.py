@@ -79,7 +79,7 @@ class WeightStep:
         rounding, _ = self._known(plan, joined([part.margin_rounding for part in terms]))
         row, _ = self._known(plan, joined([batch["row"] for batch in batches]))
         weight, _ = self._known(plan, joined(plan.prior[here]))
-        if weight is not None and not bool(weight.any()):
+        if (weight is not None and not bool(weight.any())) or not bool(torch.isfinite(margin).all()):
             return
         plan.loss, prior, diagnostics = self.objective.loss.adapt(tied(margin, rounding), row, weight)
         plan.prior[here] = prior[mine].split([len(part.margin) for part in terms])
