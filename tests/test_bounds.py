@@ -229,3 +229,22 @@ def test_types_are_told_in_words() -> None:
     assert problem([1, "x"], list[int]) == "[1, 'x'] is not a list, each a whole number"
     assert problem(math.inf, Any) == "inf is not finite"
     assert inside("[0, 1]")["allowed"].problem(0.5) is None
+
+
+@pytest.mark.parametrize("name", ["emotions", "lexical", "classifier", "armorm", "relevance"])
+def test_options_of_scorers_refuse_by_name(name: str) -> None:
+    from robustalign.rewards import check_options, scorer_module
+
+    hints = typing.get_type_hints(scorer_module("x", {"scorer": name}).build, include_extras=True)
+    good = {"scorer": name, "path": "org/model", "emotion": "joy", "measure": "ask"}
+    good = {key: value for key, value in good.items() if key in hints or key == "scorer"}
+    check_options("x", good)
+    for key, hint in hints.items():
+        if key in ("assets", "return"):
+            continue
+        bad = [math.nan, math.inf, True, ""] if key != "label" else [math.nan, math.inf, ""]
+        bad += [0, -1] if int in alternatives(typing.get_args(hint)[0] if typing.get_args(hint) else hint) else []
+        for value in bad if key != "label" else bad[:3]:
+            with pytest.raises(ConfigError) as error:
+                check_options("x", good | {key: value})
+            assert error.value.key == f"reward.x.{key}", value

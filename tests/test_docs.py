@@ -35,3 +35,26 @@ def test_the_reference_has_the_fields_that_a_set_inherits_and_the_common_keys_of
         (row,) = re.findall(rf"^\| `{name}` \| (.*?) \|", page, flags=re.MULTILINE)
         assert set(re.findall(r"`(\w+)`", row)) == {field.name for field in fields(kind) if field.init}, name
     assert {f"method.{key}" for key in COMMON} <= set(re.findall(r"^\| `([\w.]+)`", page, flags=re.MULTILINE))
+
+
+def test_the_commands_that_pages_name_exist():
+    from robustalign.cli.main import COMMANDS
+
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
+    named = {(page.name, word) for page in pages for word in re.findall(r"\brobustalign ([a-z]+)\b", code(page))}
+    assert len(named) > 10 and {word for _, word in named} <= set(COMMANDS)
+    assert [
+        page.name for page in pages if page.name in ("README.md", "index.md") and "scripts/" in page.read_text()
+    ] == []
+
+
+def code(page: Path) -> str:
+    """The lines of code blocks, and `robustalign ...` in the text."""
+    blocks = page.read_text().split("```")
+    return "\n".join([*blocks[1::2], *(found for text in blocks[::2] for found in re.findall(r"`([^`\n]+)`", text))])
+
+
+def test_the_demo_takes_as_long_everywhere():
+    places = ["README.md", "docs/index.md", "Makefile", "robustalign/cli/main.py", "robustalign/cli/demo.py"]
+    told = {place: re.findall(r"(\w+) minutes on 2 cores", (ROOT / place).read_text())[0] for place in places}
+    assert set(told.values()) == {"7"}, told

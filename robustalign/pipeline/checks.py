@@ -13,7 +13,7 @@ from robustalign.groups import build_grouping
 from robustalign.pipeline.account import told_of_rows
 from robustalign.pipeline.stages import device, splits
 from robustalign.policies.load import check_path, quantization
-from robustalign.rewards import scorer_module
+from robustalign.rewards import check_options
 from robustalign.shifts.columns import column_shift
 from robustalign.training.objective import Objective, build_objective
 
@@ -32,7 +32,7 @@ def check_config(config: Config) -> list[str]:
     if getattr(objective.set, "gradient", None) == "exact":
         _check_double_backward(config)
     for name, spec in config.reward.items():
-        scorer_module(name, spec)
+        check_options(name, spec)
     account = check_source(config, splits(config), ArtefactCache(Path(config.paths.cache)))
     _check_populations(config, objective)
     check_path(config.model.path, Path(config.paths.output))

@@ -94,7 +94,7 @@ def checkpoint(path: str, revision: str | None, memory: Path | None = None) -> d
 
 
 @cache
-def _commit(name: str, revision: str | None) -> str:
+def _commit(name: str, revision: str | None, key: str = "model.path") -> str:
     """The commit that a revision of a hub's model is at: the hub says, or offline its local cache."""
     from transformers.utils.hub import cached_file, extract_commit_hash
 
@@ -102,7 +102,7 @@ def _commit(name: str, revision: str | None) -> str:
         file = cached_file(name, "config.json", revision=revision)
     except (OSError, ValueError) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ConfigError("model.path", f"no folder {name!r} here, and no such model of a hub: {first}") from error
+        raise ConfigError(key, f"no folder {name!r} here, and no such model of a hub: {first}") from error
     return extract_commit_hash(file, None) or str(revision)
 
 
@@ -115,7 +115,11 @@ def used_rewards(config: Config) -> dict[str, dict[str, Any]]:
 
 def scorer(name: str, spec: Mapping[str, Any], memory: Path | None = None) -> dict[str, Any]:
     """An objective's options, the files these name, and the code that scores it."""
-    return {"options": dict(spec), "files": fingerprints.of_options(spec, memory), "code": code(name, spec)}
+    files = fingerprints.of_options(spec, memory)
+    found: dict[str, Any] = {"options": dict(spec), "files": files, "code": code(name, spec)}
+    if "path" in spec and "path" not in files and "." not in str(spec["scorer"]):  # a scorer that ships
+        found["commit"] = _commit(str(spec["path"]), spec.get("revision"), f"reward.{name}.path")
+    return found
 
 
 def code(name: str, spec: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,16 +11,19 @@ folder the scorer may have prepared once (``prepare(target: Path)``), shared by 
 from __future__ import annotations
 
 import importlib
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
+from robustalign.bounds import Interval, OneOf, argument_problems
 from robustalign.errors import ConfigError
+
+Size = Annotated[int, Interval("[1, inf)")]
+Device = Annotated[str, OneOf(("cpu", "cuda"))]
 
 
 @dataclass(frozen=True)
@@ -56,22 +59,27 @@ def scorer_module(objective: str, spec: Mapping[str, Any]) -> ModuleType:
     return module
 
 
+def check_options(objective: str, spec: Mapping[str, Any]) -> None:
+    """Refuse options that the scorer's ``build`` does not take, lacks, or takes in another type or range.
+
+    Raises:
+        ConfigError: the option and the fix.
+    """
+    options = {key: value for key, value in spec.items() if key != "scorer"}
+    for key, problem in argument_problems(scorer_module(objective, spec).build, options, "assets"):
+        raise ConfigError(f"reward.{objective}.{key}", problem)
+
+
 def build_scorer(objective: str, spec: Mapping[str, Any], assets: Path) -> Scorer:
     """The scorer of one objective.
 
     Raises:
         ConfigError: an option that the scorer does not know, or a value it refuses.
     """
-    module = scorer_module(objective, spec)
+    check_options(objective, spec)
     options = {key: value for key, value in spec.items() if key != "scorer"}
-    known = set(inspect.signature(module.build).parameters) - {"assets"}
-    for key in options:
-        if key not in known:
-            raise ConfigError(
-                f"reward.{objective}.{key}", f"unknown option; {spec['scorer']} takes: {', '.join(known)}"
-            )
     try:
-        return module.build(assets, **options)
+        return scorer_module(objective, spec).build(assets, **options)
     except (ValueError, TypeError) as error:
         raise ConfigError(f"reward.{objective}", str(error)) from error
 

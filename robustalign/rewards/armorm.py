@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -25,8 +25,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoTokenizer, LlamaConfig, LlamaModel
 
-from robustalign.errors import choices
-from robustalign.rewards import Scorer
+from robustalign.bounds import OneOf
+from robustalign.rewards import Device, Scorer, Size
 from robustalign.rewards.classifier import batches
 
 OBJECTIVES = (
@@ -42,11 +42,11 @@ SCORE = "score"  # the gated sum of all
 def build(
     assets: Path,
     path: str,
-    objective: str = SCORE,
-    max_length: int = 4096,
-    batch_size: int = 8,
-    device: str = "cpu",
-    dtype: str = "float32",
+    objective: Annotated[str, OneOf((*OBJECTIVES, SCORE))] = SCORE,
+    max_length: Size = 4096,
+    batch_size: Size = 8,
+    device: Device = "cpu",
+    dtype: Annotated[str, OneOf(("float32", "bfloat16"))] = "float32",
 ) -> Scorer:
     """A scorer of one of the 19 objectives, or of the gated ``score``; raw values.
 
@@ -62,10 +62,6 @@ def build(
     Raises:
         ValueError: ``option: problem`` of an option that cannot be.
     """
-    if objective not in (*OBJECTIVES, SCORE):
-        raise ValueError(f"objective: {objective!r} is unknown; choose one of: {choices((*OBJECTIVES, SCORE))}")
-    if dtype not in ("float32", "bfloat16"):
-        raise ValueError(f"dtype: {dtype!r} is neither float32 nor bfloat16")
     if not (Path(path).expanduser() / "config.json").is_file():
         raise ValueError(f"path: no checkpoint in {path!r}; download RLHFlow/ArmoRM-Llama3-8B-v0.1 into it")
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from robustalign.bounds import OneOf
 from robustalign.errors import choices
-from robustalign.rewards import Scorer
+from robustalign.rewards import Device, Scorer, Size
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "sigmoid": torch.sigmoid,  # labels that do not exclude each other
@@ -27,12 +28,12 @@ def build(
     assets: Path,
     path: str,
     label: int | str = 0,
-    activation: str = "sigmoid",
-    join: str = "reply",
+    activation: Annotated[str, OneOf(tuple(ACTIVATIONS))] = "sigmoid",
+    join: Annotated[str, OneOf(JOIN)] = "reply",
     revision: str | None = None,
-    max_length: int = 512,
-    batch_size: int = 32,
-    device: str = "cpu",
+    max_length: Size = 512,
+    batch_size: Size = 32,
+    device: Device = "cpu",
 ) -> Scorer:
     """A scorer of one label.
 
@@ -50,12 +51,6 @@ def build(
     Raises:
         ValueError: ``option: problem`` of an option that cannot be.
     """
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"activation: {activation!r} is unknown; choose one of: {choices(ACTIVATIONS)}")
-    if join not in JOIN:
-        raise ValueError(f"join: {join!r} is unknown; choose one of: {choices(JOIN)}")
-    if max_length < 1 or batch_size < 1:
-        raise ValueError("max_length and batch_size: must be at least 1")
     if label != 0 or isinstance(label, str):
         label_index(loaded(path, revision, device)[0], label)  # refused before anything is scored
 

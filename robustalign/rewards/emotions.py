@@ -12,20 +12,20 @@ import shutil
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 
 from robustalign import wheels
-from robustalign.errors import ConfigError, choices
+from robustalign.bounds import OneOf
+from robustalign.errors import ConfigError
 from robustalign.rewards import Scorer
 
 EMOTIONS = ("anger", "anticipation", "disgust", "fear", "joy", "sadness", "trust")
 
 
-def build(assets: Path, emotion: str) -> Scorer:
+def build(assets: Path, emotion: Annotated[str, OneOf(EMOTIONS)]) -> Scorer:
     """``emotion``: anger, anticipation, disgust, fear, joy, sadness or trust."""
-    if emotion not in EMOTIONS:
-        raise ValueError(f"emotion {emotion!r} is unknown; there are: {choices(EMOTIONS)}")
 
     def score(_prompts: Sequence[str], replies: Sequence[str]) -> np.ndarray:
         return _predict(assets, emotion, tuple(replies))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 
-from robustalign.errors import choices
+from robustalign.bounds import OneOf
 from robustalign.rewards import Scorer
 
 MEASURES: dict[str, tuple[Callable[[str], float], bool]] = {
@@ -17,9 +18,7 @@ MEASURES: dict[str, tuple[Callable[[str], float], bool]] = {
 }
 
 
-def build(assets: Path, measure: str) -> Scorer:
+def build(assets: Path, measure: Annotated[str, OneOf(tuple(MEASURES))]) -> Scorer:
     """``measure``: ask (1 where the reply holds a question mark), short or long (log of 1 + words)."""
-    if measure not in MEASURES:
-        raise ValueError(f"measure {measure!r} is unknown; there are: {choices(MEASURES)}")
     function, unit = MEASURES[measure]
     return Scorer(lambda _prompts, replies: np.array([function(reply) for reply in replies]), unit=unit)

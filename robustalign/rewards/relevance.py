@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from transformers import AutoModel, AutoTokenizer
 
-from robustalign.rewards import Scorer
+from robustalign.rewards import Device, Scorer, Size
 
 
-def build(assets: Path, path: str, max_length: int = 256, batch_size: int = 64, device: str = "cpu") -> Scorer:
+def build(assets: Path, path: str, max_length: Size = 256, batch_size: Size = 64, device: Device = "cpu") -> Scorer:
     """A scorer with values in [-1, 1].
 
     Args:

@@ -106,8 +106,8 @@ def test_a_reward_model_without_a_pad_token_is_read_with_its_mask(tmp_path) -> N
     [
         ({"label": "awe"}, r"reward\.x: label: the model has no label 'awe'; it has: anger, fear, joy"),
         ({"label": 7}, r"reward\.x: label: the model has no label 7"),
-        ({"activation": "relu"}, r"reward\.x: activation: 'relu' is unknown"),
-        ({"join": "both"}, r"reward\.x: join: 'both' is unknown"),
+        ({"activation": "relu"}, r"reward\.x\.activation: unknown value 'relu'"),
+        ({"join": "both"}, r"reward\.x\.join: unknown value 'both'"),
         ({"path": "/nowhere/at/all", "label": "joy"}, r"reward\.x: path: cannot load '/nowhere/at/all'"),
         ({"lable": 1}, r"reward\.x\.lable: unknown option"),
     ],
@@ -164,7 +164,7 @@ def test_armorm_is_read_as_published(armorm) -> None:
 
 
 def test_armorm_refuses_what_it_is_not(armorm, classifier) -> None:
-    with pytest.raises(ConfigError, match=r"reward\.x: objective: 'beauty' is unknown; choose one of: argilla"):
+    with pytest.raises(ConfigError, match=r"reward\.x\.objective: unknown value 'beauty'; choose one of: argilla"):
         build_scorer("x", {"scorer": "armorm", "path": str(armorm), "objective": "beauty"}, Path())
     with pytest.raises(ValueError, match="holds no ArmoRM"):
         score({"scorer": "armorm", "path": str(classifier)})
