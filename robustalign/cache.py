@@ -20,6 +20,7 @@ from typing import Any
 
 from robustalign.files import to_disk
 from robustalign.locks import Lock, Owner
+from robustalign.progress import say
 
 REMIND = 30.0  # seconds between two messages of a waiting process
 
@@ -76,6 +77,7 @@ class ArtefactCache:
         scratch = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.building")
         scratch.mkdir(parents=True)
         begin = time.perf_counter()
+        say(f"building {stage.replace('_', ' ')} ...")
         try:
             build(scratch)
             seconds = time.perf_counter() - begin

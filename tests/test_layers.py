@@ -13,6 +13,7 @@ LEVEL = {
     "errors": 0,
     "wheels": 0,
     "files": 0,
+    "progress": 0,
     "fingerprints": 1,
     "names": 1,
     "stores": 1,

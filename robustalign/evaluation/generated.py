@@ -50,7 +50,15 @@ def generated_cells(
     """
     ids = candidates.prompt_ids
     sampled = sample_replies(
-        model, encoder, ids, count=replies, sampling=sampling, seed=seed, reference=reference, shrink=shrink
+        model,
+        encoder,
+        ids,
+        count=replies,
+        sampling=sampling,
+        seed=seed,
+        reference=reference,
+        shrink=shrink,
+        progress="sampling replies",
     )
     texts = [[encoder.text(reply) for reply in row] for row in sampled]
     asked, flat = [prompt for prompt in ids for _ in range(replies)], [reply for row in sampled for reply in row]

@@ -43,6 +43,7 @@ class HeldOutPairs:
             [replies[p][r] for p, r in self.rows],
             pad=pad,
             batch_size=batch_size,
+            progress="log-probs of held-out pairs",
         )
         ratios = np.full(self.candidates.reference_logps.shape, np.nan)
         at = tuple(self.rows.T)

@@ -27,6 +27,7 @@ from robustalign.pipeline.training_rows import prepare
 from robustalign.pipeline.usage import Usage
 from robustalign.policies.load import with_adapters
 from robustalign.policies.save import load_trained, save_trained
+from robustalign.progress import Pace
 from robustalign.run.folder import RunFolder, Stopped
 from robustalign.run.journal import Journal
 from robustalign.shifts.columns import ColumnShift
@@ -86,7 +87,7 @@ class Line:
         self.config, self.objective, self.folder, self.journal = config, objective, folder, journal
         self.should_stop = should_stop
         self.stages = Stages(config)
-        self.usage = Usage()
+        self.usage = Usage(quiet=distributed.rank() > 0)
 
     def run(self) -> None:
         """Every stage, then no more files than asked for; a kill in between costs no result."""
@@ -328,10 +329,14 @@ class Steps(TrainerCallback):
     def __init__(self, line: Line, policy: PreTrainedModel) -> None:
         self.line, self.policy = line, policy
 
+    def on_train_begin(self, args, state, control, **kwargs) -> None:
+        self.pace = Pace("train", state.max_steps, "steps", done=state.global_step)
+
     def on_step_end(self, args, state, control, **kwargs) -> None:
         step, leads = state.global_step, distributed.rank() == 0
         if leads:
             self.line.folder.set_status(step=step)
+            self.pace.update(step)
         if step in self.line.config.evaluation.steps and step < state.max_steps:
             policy = self.line.in_one_piece(self.policy)
             if leads:

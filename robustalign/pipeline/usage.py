@@ -10,19 +10,24 @@ from pathlib import Path
 import psutil
 import torch
 
+from robustalign.progress import say
+
 
 class Usage:
     """Of each stage by name: ``seconds`` of wall time, and ``memory``, the most bytes in use (the GPU's, if there is
     one). The memory of a stage leaves out the stages inside it; its seconds do not."""
 
-    def __init__(self) -> None:
+    def __init__(self, quiet: bool = False) -> None:
+        self.quiet = quiet
         self.seconds: dict[str, float] = {}
         self.memory: dict[str, int] = {}
         self._open: list[str] = []
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Measure a block."""
+        """Measure a block, and say that it begins unless ``quiet``."""
+        if not self.quiet:
+            say(f"{name.replace('_', ' at step ')} ...")
         self._look()
         self._open.append(name)
         started = time.perf_counter()

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from robustalign.policies.logprobs import unwrapped
 from robustalign.policies.packing import Rows
+from robustalign.progress import paced
 
 
 def layer_count(model: torch.nn.Module) -> int:
@@ -41,8 +42,6 @@ def reply_features(
     Raises:
         ValueError: a layer that the model does not have, or a model that returns no hidden states.
     """
-    from tqdm import tqdm
-
     inner = unwrapped(model)
     bad = [layer for layer in layers if not 0 <= layer <= max(layer_count(model), 0)]
     if bad:
@@ -50,7 +49,7 @@ def reply_features(
     device = next(model.parameters()).device
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]) + len(replies[i]))
     parts: dict[int, Tensor] = {}
-    for start in tqdm(range(0, len(order), batch_size), desc=progress, disable=progress is None or None, leave=False):
+    for start in paced(range(0, len(order), batch_size), progress):
         chosen = order[start : start + batch_size]
         rows = Rows.collate([prompts[i] for i in chosen], [replies[i] for i in chosen], pad).to(device)
         for i, feature in zip(chosen, _means(inner, rows, layers).cpu(), strict=True):

@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
 from robustalign.config import SamplingConfig
 from robustalign.policies.encode import Encoder
+from robustalign.progress import paced
 
 
 class TowardsReference(LogitsProcessor):
@@ -71,9 +71,7 @@ def sample_replies(
     settings = _settings(sampling, ends, encoder.pad)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), _only(settings, model):
         torch.manual_seed(seed)
-        for start in tqdm(
-            range(0, len(order), sampling.batch_size), desc=progress, disable=progress is None or None, leave=False
-        ):
+        for start in paced(range(0, len(order), sampling.batch_size), progress):
             chosen = order[start : start + sampling.batch_size]
             batch = _left_padded([prompts[i] for i in chosen], encoder.pad, device)
             processors = LogitsProcessorList()

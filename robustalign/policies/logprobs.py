@@ -28,6 +28,7 @@ from transformers import PreTrainedModel
 
 from robustalign.policies.packing import Rows, pack
 from robustalign.policies.vocabulary import target_logps
+from robustalign.progress import paced
 
 PACKED_WIDTH = 64
 
@@ -232,8 +233,6 @@ def score_completions(
     Rows of one prompt, or of like length, share a batch; neither order nor batch size changes the numbers beyond
     rounding.
     """
-    from tqdm import tqdm
-
     shared = takes_block_masks(model)
     order = sorted(
         range(len(prompts)),
@@ -242,7 +241,7 @@ def score_completions(
     out = torch.empty(len(prompts))
     device = next(model.parameters()).device
     starts = range(0, len(order), batch_size)
-    for start in tqdm(starts, desc=progress, disable=progress is None or None, leave=False):
+    for start in paced(starts, progress):
         chosen = order[start : start + batch_size]
         rows = Rows.collate([prompts[i] for i in chosen], [completions[i] for i in chosen], pad).to(device)
         if shared:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from robustalign.config import Config
+from robustalign.progress import Pace
 from robustalign.run.folder import State, Status
 from robustalign.sweeps.mlflow_sync import Follower
 from robustalign.sweeps.sweep import Run, Sweep
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from robustalign.sweeps.backends.base import Backend
 
 REDRAW = 0.5  # seconds between two pictures of the progress table
+SHOWN = 3  # runs that a line names
 LOOKING = 20  # and at least so many times what looking took
 
 
@@ -81,10 +83,11 @@ class Progress:
 
     def __init__(self, sweep: Sweep) -> None:
         self.sweep = sweep
-        self.states = {run.folder.name: status.state for run, status in sweep.status()}
         self.steps: dict[str, int] = {}
+        self.states = {run.folder.name: status.state for run, status in sweep.status()}
         self.drawn = self.took = 0.0
         self.live = self._live() if sys.stderr.isatty() else None
+        self.pace = Pace("sweep", len(sweep.runs), "runs", done=self._parts(sweep.status()))
 
     def __enter__(self) -> Progress:
         if self.live is not None:
@@ -111,6 +114,8 @@ class Progress:
             self.live.update(self._picture(rows), refresh=True)
         else:
             self._lines(changed, rows)
+            if self.pace.due and len(rows) > 1:  # the log of a single run, which is shown as it grows, says the same
+                self.pace.update(self._parts(rows), self._at_work(rows))
         self.drawn = time.monotonic()
         self.took = self.drawn - begun
 
@@ -119,6 +124,17 @@ class Progress:
         for run, status in changed:
             error = f": {status.error}" if status.error else ""
             print(f"[{done}/{len(rows)}] {run.name}: {status.state.value}{error}", file=sys.stderr)
+
+    def _parts(self, rows: Sequence[tuple[Run, Status]]) -> float:
+        """Runs that ended, and the parts of those that go on."""
+        going = [(run, status) for run, status in rows if status.state is State.RUNNING]
+        parts = [status.step / max(1, self._max_steps(run)) for run, status in going]
+        return sum(status.state.ended for _, status in rows) + sum(parts)
+
+    def _at_work(self, rows: Sequence[tuple[Run, Status]]) -> str:
+        going = [(run, status) for run, status in rows if status.state is State.RUNNING]
+        steps = ", ".join(f"{run.name}: step {status.step}/{self._max_steps(run)}" for run, status in going[:SHOWN])
+        return steps + (f" and {len(going) - SHOWN} more" if len(going) > SHOWN else "")
 
     def _live(self) -> Live:
         from rich.console import Console

@@ -37,3 +37,10 @@ def test_a_stage_that_raises_is_measured_too():
     with pytest.raises(ValueError), usage.stage("broken"):
         raise ValueError
     assert usage.seconds["broken"] > 0 and usage.memory["broken"] > 0
+
+
+def test_each_stage_says_that_it_begins_once_for_all_ranks(capsys):
+    with Usage().stage("evaluate_40"), Usage(quiet=True).stage("evaluate_40"):
+        pass
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith(" evaluate at step 40 ...")
