@@ -1,0 +1,5 @@
+import sys
+
+from robustalign.cli.data import main
+
+sys.exit(main())
