@@ -75,12 +75,7 @@ def _rows(kind: str) -> list[dict]:
                 "dialogues": {"chosen": start + a, "rejected": start + b},
                 "choice": {"q": asked, "one": a, "two": b, "strength": i % 5 - 2},
                 "scores": {"q": asked, "replies": [{"t": t, "s": rng.randint(0, 2)} for t in (a, b, "i do not know")]},
-                "votes": {
-                    "q": asked,
-                    "x": a,
-                    "y": b,
-                    "votes": [{"v": rng.choice(["x", "y", "none"])} for _ in range(3)],
-                },
+                "votes": {"q": asked, "x": a, "y": b, "votes": votes},
             }[kind]
         )
     return made
