@@ -269,6 +269,8 @@ def _find_places(config: Config) -> None:
     config.paths.output = str(Path(config.paths.output).expanduser().absolute())
     config.paths.cache = str(Path(config.paths.cache).expanduser().absolute())
     config.model.path = found_place("model.path", config.model.path)
+    if isinstance(policy := config.method.get("policy"), str):
+        config.method["policy"] = found_place("method.policy", policy)
     if config.dataset.source != "chitchat":
         config.dataset.path = _found("dataset.path", config.dataset.path)
     scheme, slashes, file = (config.tracking.uri or "").partition(":///~")

@@ -19,7 +19,7 @@ COMMANDS = {
     "sync": ("sync", "bring the journals of sweeps into an MLflow store"),
     "export": ("export", "take a trained policy away as a folder that transformers opens"),
     "data": ("data", "look at people's comparisons as they would be read"),
-    "audit": ("audit", "look at a policy or a reward model in the light of people's comparisons"),
+    "audit": ("audit", "measure a policy that is there already, by whatever tool it was trained, under every target"),
     "reward": ("reward", "train a reward model on labelled texts"),
     "rates": ("log_linear_rates", "measure the theory's rates in the class it is about"),
     "demo": ("demo", "the neglected minority in 12 runs, SmolLM2 in 3, and their reports (7 minutes on 2 cores)"),

@@ -35,6 +35,11 @@ def check_config(config: Config) -> list[str]:
         check_options(name, spec)
     account = check_source(config, splits(config), ArtefactCache(Path(config.paths.cache)))
     _check_populations(config, objective)
+    if objective.policy is not None:
+        try:
+            check_path(objective.policy, Path(config.paths.output))
+        except ConfigError as error:
+            raise ConfigError("method.policy", error.problem) from error
     check_path(config.model.path, Path(config.paths.output))
     if device(config).type != "cuda" and config.model.quantization is not None:
         raise ConfigError("model.quantization", "needs a CUDA device; take model.quantization=null here")

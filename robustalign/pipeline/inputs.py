@@ -27,8 +27,10 @@ SHIPPED = Path(scorers.__file__).parent
 
 
 def inputs(config: Config) -> dict[str, str]:
-    """Fingerprints by what they are: ``data``, ``model``, ``reward.NAME``."""
+    """Fingerprints by what they are: ``data``, ``model``, ``policy`` (of an audit), ``reward.NAME``."""
     found = {"data": data(config), "model": model(config)}
+    if (policy := config.method.get("policy")) is not None:
+        found["policy"] = checkpoint(policy_path(policy, config), None, memory(config), "method.policy")
     found |= {f"reward.{name}": scorer(name, spec, memory(config)) for name, spec in used_rewards(config).items()}
     return {name: fingerprints.of_value(value) for name, value in found.items()}
 
@@ -66,6 +68,12 @@ def model(config: Config) -> dict[str, Any]:
     return checkpoint(path, config.model.revision, memory(config))
 
 
+def policy_path(path: str, config: Config) -> str:
+    """The folder or hub id of ``method.policy``."""
+    kind, _, name = path.partition(":")
+    return str(run_model(name, Path(config.paths.output))) if kind == "run" else path
+
+
 def wheel(name: str) -> dict[str, Any]:
     """An installed wheel's name and version."""
     try:
@@ -74,7 +82,7 @@ def wheel(name: str) -> dict[str, Any]:
         return {"wheel": name, "version": "missing"}
 
 
-def checkpoint(path: str, revision: str | None, memory: Path | None = None) -> dict[str, Any]:
+def checkpoint(path: str, revision: str | None, memory: Path | None = None, key: str = "model.path") -> dict[str, Any]:
     """Content of a folder of ``save_pretrained``, of its base too where it holds adapters; or a hub's commit.
 
     Raises:
@@ -85,7 +93,7 @@ def checkpoint(path: str, revision: str | None, memory: Path | None = None) -> d
         return {"hub": path, "commit": _commit(path, revision)}
     files = [file for file in folder.iterdir() if file.suffix in KINDS]
     if not any(file.suffix == ".safetensors" for file in files):
-        raise ConfigError("model.path", f"{folder} holds no .safetensors weights")
+        raise ConfigError(key, f"{folder} holds no .safetensors weights")
     found: dict[str, Any] = {"files": fingerprints.of_files(files, memory)}
     if is_adapter(folder):
         settings = json.loads((folder / ADAPTER_CONFIG).read_text())

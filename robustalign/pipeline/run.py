@@ -23,7 +23,7 @@ from robustalign.pipeline.model_card import licence_of, model_card
 from robustalign.pipeline.people import COLUMNS as PEOPLE
 from robustalign.pipeline.populations import distances, groups, input_embeddings
 from robustalign.pipeline.stages import Stages, device
-from robustalign.pipeline.training_rows import prepare
+from robustalign.pipeline.training_rows import Prepared, prepare
 from robustalign.pipeline.usage import Usage
 from robustalign.policies.load import with_adapters
 from robustalign.policies.save import load_trained, save_trained
@@ -100,19 +100,21 @@ class Line:
         """From candidates to the table of all targets."""
         with self.usage.stage("prepare"), distributed.leader_first():
             told = tell_splits(self.stages) if distributed.rank() == 0 else {}
-            self.train_candidates = self.stages.candidates("train")
+            trains = self.objective.policy is None
+            self.train_candidates = self.stages.candidates("train") if trains else self.stages.unscored("train")
             self.shift = self.stages.shift
             self.held_out = {
                 split: HeldOut(self.stages, split, self.objective.beta) for split in self.config.evaluation.splits
             }
-            self.prepared = prepare(self.stages, self.objective, self.train_candidates)
-            rows, self.objective = self.prepared.rows, self.prepared.objective
+            self.prepared = prepare(self.stages, self.objective, self.train_candidates) if trains else None
+            self.objective = self.prepared.objective if self.prepared else self.objective
         if distributed.rank() == 0:
-            tell_pairs(rows, self.stages.tokenizer)
             self.journal.metrics(0, told)
-            self.report_shift(rows)
+            self.report_shift()
+            if self.prepared:
+                self.report_pairs(self.prepared)
         self.stop_if_asked()
-        policy = self.trained_policy(rows)
+        policy = self.trained_policy(self.prepared.rows) if self.prepared else self.audited_policy()
         if distributed.rank() > 0:
             return
         distributed.leave()
@@ -122,18 +124,16 @@ class Line:
         self.stop_if_asked()
         with self.usage.stage("controls"):
             self.evaluate_controls(policy, ratios)
-        self.finish(rows)
+        self.finish()
 
     def stop_if_asked(self) -> None:
         """Between two stages, for all ranks at once; within training, the trainer's callback does it."""
         if distributed.anywhere(self.should_stop()):
             raise Stopped
 
-    def report_shift(self, rows: TrainingRows) -> None:
-        """Lineage of the pairs, and what separates each target from the nominal population."""
-        pairs, config = rows.pairs, self.config
-        shares = np.bincount(pairs.annotator, minlength=len(self.shift.components)) / len(pairs)
-        self.journal.dataset("training_pairs", rows.fingerprint, "train", len(pairs))
+    def report_shift(self) -> None:
+        """Lineage of the held-out prompts, and what separates each target from the nominal population."""
+        config = self.config
         for split, held_out in self.held_out.items():
             folder = self.stages.candidates_folder(split)
             self.journal.dataset(f"{split}_candidates", folder.name, split, len(held_out.candidates))
@@ -148,17 +148,24 @@ class Line:
             self.save_table(groups(self.shift), "people_groups.csv")
         (self.folder.results / POPULATIONS).write_text(json.dumps(self.shift.record(), indent=1) + "\n")
         self.journal.artifact(f"{self.folder.results.name}/{POPULATIONS}")
+
+    def report_pairs(self, prepared: Prepared) -> None:
+        """Lineage of the training pairs, who labelled them, and what speaks for their groups."""
+        rows, pairs = prepared.rows, prepared.rows.pairs
+        tell_pairs(rows, self.stages.tokenizer)
+        shares = np.bincount(pairs.annotator, minlength=len(self.shift.components)) / len(pairs)
+        self.journal.dataset("training_pairs", rows.fingerprint, "train", len(pairs))
         counts = {f"data/dropped/{reason.replace(' ', '_')}": float(n) for reason, n in pairs.dropped.items()}
         counts |= {"data/pairs": float(len(pairs)), "data/epochs": rows.epochs}
         counts |= {f"data/share/{c.name}": float(s) for c, s in zip(self.shift.components, shares, strict=True)}
         self.journal.metrics(0, counts)
-        if config.groups["method"] != "none":
-            self.report_groups()
+        if self.config.groups["method"] != "none":
+            self.report_groups(prepared)
 
-    def report_groups(self) -> None:
+    def report_groups(self, prepared: Prepared) -> None:
         """The evidence for the groups, and pairs of each to read."""
-        found = self.prepared.groups
-        for name in self.prepared.stage.save(found, self.folder.results):
+        found = prepared.groups
+        for name in prepared.stage.save(found, self.folder.results):
             self.journal.artifact(f"{self.folder.results.name}/{name}")
         self.journal.metrics(0, found.metrics())
         self.journal.tags({"groups": found.evidence.sentence})
@@ -197,6 +204,11 @@ class Line:
             save_trained(policy, self.folder.model)
             done.touch()
         return policy
+
+    def audited_policy(self) -> PreTrainedModel:
+        """The policy that is measured as it is."""
+        assert self.objective.policy is not None
+        return self.stages.policy(self.objective.policy)
 
     def in_one_piece(self, policy: PreTrainedModel) -> PreTrainedModel:
         """On rank 0 the policy that the ranks train, its parameters gathered where they are spread; all take part."""
@@ -290,7 +302,7 @@ class Line:
         if announce:
             self.journal.artifact(str(path.relative_to(self.folder.path)))
 
-    def finish(self, rows: TrainingRows) -> None:
+    def finish(self) -> None:
         """Costs, and one long table of all targets: the last thing that is written."""
         seconds = self.usage.seconds | {f"saved_{e.stage}": e.seconds for e in self.stages.cache.events if e.reused}
         costs = {f"cost/seconds/{stage}": value for stage, value in seconds.items()}
@@ -299,7 +311,8 @@ class Line:
         if "train" in self.usage.seconds:
             costs["cost/seconds_per_pair"] = self.usage.seconds["train"] / trained
         self.journal.metrics(self.config.trainer.max_steps, costs)
-        self.journal.tags({"device": str(device(self.config)), "training_pairs": rows.fingerprint})
+        pairs = {"training_pairs": self.prepared.rows.fingerprint} if self.prepared else {}
+        self.journal.tags({"device": str(device(self.config))} | pairs)
         for kind, merged in (("prompts", "prompts.parquet"), ("targets", TABLE)):
             parts = sorted((self.folder.results / kind).glob(f"*{Path(merged).suffix}"))
             read = pd.read_parquet if kind == "prompts" else pd.read_csv
@@ -310,7 +323,7 @@ class Line:
         _remove(self.folder.checkpoints)
         for kind in ("targets", "prompts"):
             _remove(self.folder.results / kind)
-        if self.config.trainer.save_model:
+        if self.config.trainer.save_model and self.folder.model.is_dir():
             self.complete_model()
         else:
             _remove(self.folder.model)

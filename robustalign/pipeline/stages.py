@@ -33,7 +33,14 @@ from robustalign.evaluation import metrics
 from robustalign.evaluation.metrics import WHOLE, Cell
 from robustalign.pipeline import inputs
 from robustalign.policies.encode import Encoder
-from robustalign.policies.load import asset_folder, convert_wheel, load_model, load_tokenizer, run_model
+from robustalign.policies.load import (
+    asset_folder,
+    convert_wheel,
+    load_model,
+    load_policy,
+    load_tokenizer,
+    run_model,
+)
 from robustalign.policies.logprobs import score_completions
 from robustalign.policies.save import is_adapter, merge
 from robustalign.rewards import build_scorer, score_all, scorer_module
@@ -159,6 +166,16 @@ class Stages:
             reference_logps=load_file(self.reference_folder(split) / "logps.safetensors")["logps"],
         )
 
+    def unscored(self, split: str) -> Candidates:
+        """The same without the reference's log-probabilities, where nothing is trained or measured on them."""
+        table = load_from_disk(self.candidates_folder(split))
+        scores = load_file(self.scores_folder(split) / "scores.safetensors")
+        return Candidates(table, scores, np.full(next(iter(scores.values())).shape, np.nan, dtype=np.float32))
+
+    def policy(self, path: str) -> PreTrainedModel:
+        """A policy that is there already (``method.policy``)."""
+        return load_policy(inputs.policy_path(path, self.config), self.new_model(), self.config.model)
+
     def score(self, prompts: Sequence[str], replies: Sequence[str]) -> dict[str, np.ndarray]:
         """Raw scores of replies under the objectives that somebody in the shift looks at, people's choice apart."""
         wanted = {name.removeprefix("-") for name in self.config.shift.objectives}
@@ -258,7 +275,8 @@ class Stages:
     def warm(self) -> None:
         """Build everything that runs share."""
         for split in splits(self.config):
-            self.candidates(split)
+            trained = split != "train" or self.config.method.get("policy") is None
+            self.candidates(split) if trained else self.unscored(split)
 
 
 KEYS: dict[str, Callable[[Stages, str], dict[str, Any]]] = {

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -160,6 +161,36 @@ def quantization(config: ModelConfig) -> Any:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=getattr(torch, config.dtype),
     )
+
+
+def load_policy(path: str, reference: PreTrainedModel, config: ModelConfig) -> PreTrainedModel:
+    """A policy that somebody has trained, in evaluation mode.
+
+    Args:
+        path: a folder of ``save_pretrained`` or of adapters (peft), or a hub id.
+        reference: a fresh copy, whose tokens the policy must share; adapters are put on it.
+        config: how models are loaded.
+
+    Raises:
+        ConfigError: it cannot be loaded, or its vocabulary is another.
+    """
+    if (Path(path) / ADAPTER_CONFIG).is_file():
+        from peft import PeftModel
+
+        try:
+            adapted = PeftModel.from_pretrained(reference, path, use_safetensors=True)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise ConfigError("method.policy", f"adapters in {path!r} do not fit: {_first_line(error)}") from error
+        switch_off_noise(adapted)
+        return cast(PreTrainedModel, adapted.eval())
+    try:
+        policy = load_model(path, replace(config, revision=None), reference.device)
+    except ConfigError as error:
+        raise ConfigError("method.policy", error.problem) from error
+    sizes = [cast(nn.Embedding, model.get_input_embeddings()).num_embeddings for model in (policy, reference)]
+    if sizes[0] != sizes[1]:
+        raise ConfigError("method.policy", f"{path!r} has {sizes[0]} tokens and its reference {sizes[1]}, not the same")
+    return policy
 
 
 def switch_off_noise(model: nn.Module) -> None:

@@ -59,7 +59,9 @@ class Point:
     def plain(self) -> bool:
         """Whether it is dpo, at whatever learning rate."""
         method = self.config["method"]
-        return method.get("set") == "nominal" and method.get("loss") == "sigmoid" and not method.get("oracle")
+        if method.get("oracle") or method.get("policy"):
+            return False
+        return method.get("set") == "nominal" and method.get("loss") == "sigmoid"
 
     @property
     def oracle(self) -> bool:

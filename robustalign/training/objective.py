@@ -19,7 +19,7 @@ from robustalign.bounds import describe, fits, number, problems, word
 from robustalign.errors import ConfigError, choices
 from robustalign.objectives import LOSSES, SETS, AmbiguitySet, PairLoss
 
-COMMON = ("name", "loss", "set", "scope", "oracle", "own_pairs", "target", "mass", "delay", "regret")
+COMMON = ("name", "loss", "set", "scope", "oracle", "own_pairs", "target", "mass", "delay", "regret", "policy")
 SCOPES = ("batch", "microbatch", "stream")
 COLUMNS = frozenset(
     {"chosen_logratio", "rejected_logratio", "chosen_logp", "rejected_logp", "chosen_length", "rejected_length",
@@ -35,6 +35,7 @@ class Objective:
     itself, as the paper's code does) or stream (batch, with the dual carried from step to step).
     ``oracle``: train with knowledge of the population ``target``; ``own_pairs``: on pairs that it labelled itself, not
     on the nominal population's by weights.
+    ``policy``: is measured as it is, and nothing is trained.
     ``mass``: importance weights give the last of the groups so much of the total weight, from step ``delay`` on.
     ``regret``: the set is told the loss that a run for each group alone attains.
     """
@@ -46,6 +47,7 @@ class Objective:
     oracle: bool = False  # trains with knowledge of the population it is tested on
     own_pairs: bool = False  # oracle: on pairs which that population labelled, not on the nominal one's by weights
     target: str | None = None  # oracle: the name of that population; null: the one farthest from the nominal
+    policy: str | None = None  # audit: a folder of save_pretrained or of adapters, run:IDENTITY or a hub id
     mass: float | None = number(None, "(0, 1)")  # of the total weight that the last group of pairs gets; null: its own
     delay: int = number(0, "[0, inf)")  # optimiser steps before mass holds
     regret: bool = False  # compares groups by the loss beyond what a run for each alone attains
@@ -92,6 +94,7 @@ def build_objective(method: Mapping[str, Any], batch_size: int | None = None) ->
         oracle=method.get("oracle", False),
         own_pairs=method.get("own_pairs", False),
         target=method.get("target"),
+        policy=method.get("policy"),
         mass=method.get("mass"),
         delay=method.get("delay", 0),
         regret=method.get("regret", False),

@@ -35,7 +35,7 @@ def test_help_lists_every_command_and_what_it_is_for(type_in):
 
 
 def test_every_command_of_the_list_exists():
-    assert set(main.COMMANDS) - set(main.commands()) <= {"data", "audit"}
+    assert set(main.COMMANDS) - set(main.commands()) <= {"data"}
 
 
 def test_a_command_that_is_not_one_is_told_what_was_meant(type_in):

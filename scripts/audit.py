@@ -1,0 +1,5 @@
+import sys
+
+from robustalign.cli.audit import main
+
+sys.exit(main())
