@@ -24,7 +24,7 @@ def main() -> None:
     """Measure, print and draw."""
     with one_line_errors():
         keys = read_keys(sys.argv[1:], HELP, DEFAULTS)
-        seeds, output = keys.number("seeds", least=2), Path(str(keys["output"]))
+        seeds, output = keys.number("seeds", least=2), Path(str(keys["output"])).expanduser()
 
         import torch
 

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 
 OPEN = ("fields", "splits", "columns", "join", "where", "thread", "turns", "path")
-WHOLE = ("shift.targets", *(f"dataset.{name}" for name in OPEN))  # mappings whose keys are the user's
+# mappings whose keys are the user's
+WHOLE = ("shift.targets", "hydra.launcher.sbatch", *(f"dataset.{name}" for name in OPEN))
 
 
 MANY = 100  # jobs whose composing shows a bar

@@ -102,6 +102,14 @@ def test_targets_given_whole_replace_those_of_the_shift(capsys, monkeypatch):
     assert "a:" in shown and "b:" in shown and "joy_0.1" not in shown
 
 
+def test_options_of_sbatch_are_given_as_a_mapping_or_one_by_one(capsys, monkeypatch):
+    for word in ("hydra.launcher.sbatch={reservation: mine}", "hydra.launcher.sbatch.reservation=mine"):
+        words = ["hydra/launcher=slurm", word, "--cfg", "hydra", "-p", "hydra.launcher.sbatch"]
+        monkeypatch.setattr(sys, "argv", ["train.py", *words])
+        main()
+        assert "reservation: mine" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("words", [("--help",), ("--cfg", "job")])
 def test_looking_imports_nothing_heavy(words, tmp_path):
     program = (
