@@ -100,13 +100,13 @@ def _reference(panel: Axes, measures: Measures, metric: Metric, targets: Sequenc
 
 
 def heat_map(comparison: Comparison) -> Figure | None:
-    """How much better than dpo each point is at each target; hatched where the interval holds zero."""
+    """How much better than dpo each point is at each target; hatched where the interval includes zero."""
     measures, shift = comparison.measures, comparison.setting.shift
     metrics, points = measures.metrics(), comparison.setting.others
     targets = sorted(shift.names, key=shift.coordinate)
     if len(targets) < 2 or not points:
         return None
-    figure, (axes,) = panels(len(metrics), width=0.36 * len(targets) + 1.9, height=1.2 + 0.26 * len(points))
+    figure, (axes,) = panels(len(metrics), width=0.36 * len(targets) + 1.9, height=max(1.2 + 0.26 * len(points), 2.0))
     dpo = Policy(comparison.dpo.label)
     for panel, metric in zip(axes, metrics, strict=True):
         gains = [
@@ -128,7 +128,7 @@ def heat_map(comparison: Comparison) -> Figure | None:
         extend = "both" if (np.abs(values) > bound).any() else "neither"
         figure.colorbar(image, ax=panel, label=f"gain over dpo ({metric.unit})", extend=extend)
     axes[0].set_ylabel("trained as")
-    note(figure, f"hatched: the paired 95 % interval over {measures.count()} holds zero")
+    note(figure, f"hatched: the paired 95 % interval over {measures.count()} includes zero")
     return figure
 
 
