@@ -78,7 +78,7 @@ def sampled_pairs(model: PreTrainedModel, pad: int, end: int, count: int, prompt
         cut = draw.randint(4, longest)
         replies = [text[cut : cut + draw.randint(3, 10)], texts[i - 1][cut : cut + draw.randint(3, 10)]]
         chosen, rejected = ([*(token for token in reply if token not in (pad, end)), end] for reply in replies)
-        columns = {"row": i, "gap": 1.0, "group": i % 4, "soft_label": 0.8}
+        columns = {"row": i, "score_gap": 1.0, "group": i % 4, "soft_label": 0.8}
         examples.append(columns | {"prompt": text[:cut], "chosen": chosen, "rejected": rejected})
     sides = [e["chosen"] for e in examples] + [e["rejected"] for e in examples]
     logps = score_completions(model, [e["prompt"] for e in examples] * 2, sides, pad=pad, batch_size=64).tolist()

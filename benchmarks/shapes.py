@@ -67,7 +67,7 @@ def random_pairs(model: PreTrainedModel, shape: str, seed: int = 0) -> list[Exam
     rows = [{"prompt": text(prompt), "chosen": text(reply), "rejected": text(reply)} for _ in range(PAIRS[shape])]
     sides = [row["chosen"] for row in rows] + [row["rejected"] for row in rows]
     logps = score_completions(model, [row["prompt"] for row in rows] * 2, sides, pad=0, batch_size=4).tolist()
-    columns = {"gap": 1.0, "group": 0, "soft_label": 0.8}
+    columns = {"score_gap": 1.0, "group": 0, "soft_label": 0.8}
     for i, row in enumerate(rows):
         row |= columns | {"row": i, "reference": (logps[i] - 0.3, logps[len(rows) + i] + 0.2)}
     return rows

@@ -131,7 +131,7 @@ BETA, RADIUS = 0.01, 0.01
 
 def bigram_batch() -> dict[str, Tensor]:
     pairs = [
-        {"row": i, "prompt": [s], "chosen": [a], "rejected": [b], "reference": (-1.0, -2.0), "gap": 1.0}
+        {"row": i, "prompt": [s], "chosen": [a], "rejected": [b], "reference": (-1.0, -2.0), "score_gap": 1.0}
         for i, (s, a, b) in enumerate(PAIRS)
     ]
     return PairCollator(pad=0)(pairs)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from robustalign.config import PairsConfig
 from robustalign.data.candidates import Candidates
 from robustalign.errors import ConfigError
+from robustalign.objectives.terms import DATA_COLUMNS
 from robustalign.policies.logprobs import Rows
 from robustalign.shifts import Pairs, Shift
 
@@ -77,17 +78,17 @@ def _reasons(pairs: Pairs) -> str:
 
 @dataclass(frozen=True)
 class PairColumns:
-    """What a method may ask for beside tokens and reference log-probs, ``[N]`` each; absent unless asked.
+    """What a method asks for beside tokens and reference log-probs: columns of ``PairTerms`` that come with the data.
 
-    ``weight`` holds from optimiser step ``weight_from`` on, ``early_weight`` (None: 1) before it. ``group``: integer
-    ids, or memberships ``[N, K]`` whose rows sum to 1.
+    Args:
+        known: ``[N]`` or ``[N, K]`` by name; a name that is not among ``DATA_COLUMNS`` reaches no method.
+        weight_from: the optimiser step from which ``weight`` holds.
+        early_weight: ``[N]`` weights before it; None: 1.
     """
 
-    weight: np.ndarray | None = None
+    known: Mapping[str, np.ndarray] = field(default_factory=dict)
     weight_from: int = 0
     early_weight: np.ndarray | None = None
-    group: np.ndarray | None = None
-    soft_label: np.ndarray | None = None
 
 
 class TrainingRows(Dataset):
@@ -111,8 +112,8 @@ class TrainingRows(Dataset):
         epochs = -(-steps * batch_size // len(pairs))
         self.order = np.concatenate([rng.permutation(len(pairs)) for _ in range(epochs)])[: steps * batch_size]
         self.epochs = steps * batch_size / len(pairs)
-        self.pairs, self.columns = pairs, columns
-        self.weighted_from = columns.weight_from * batch_size
+        self.pairs, self.columns = pairs, {"score_gap": pairs.gap, **columns.known}
+        self.weighted_from, self.early_weight = columns.weight_from * batch_size, columns.early_weight
         self.prompts, self.replies = candidates.prompt_ids, candidates.reply_ids
         self.reference = candidates.reference_logps
 
@@ -128,15 +129,11 @@ class TrainingRows(Dataset):
             "chosen": self.replies[prompt][chosen],
             "rejected": self.replies[prompt][rejected],
             "reference": (self.reference[prompt, chosen], self.reference[prompt, rejected]),
-            "gap": float(self.pairs.gap[row]),
         }
-        for name in ("weight", "group", "soft_label"):
-            column = getattr(self.columns, name)
-            if column is not None:
-                example[name] = column[row]
+        for name, column in self.columns.items():
+            example[name] = column[row]
         if "weight" in example and position < self.weighted_from:
-            early = self.columns.early_weight
-            example["weight"] = 1.0 if early is None else early[row]
+            example["weight"] = 1.0 if self.early_weight is None else self.early_weight[row]
         return example
 
     @property
@@ -168,13 +165,12 @@ class PairCollator:
             "attention_mask": rows.attention,
             "completion_mask": rows.completion,
             "ref_logps": reference.T.reshape(-1),
-            "score_gap": torch.tensor([e["gap"] for e in examples], dtype=torch.float32),
             "row": torch.tensor([e["row"] for e in examples]),
         }
-        for name in ("weight", "soft_label"):
-            if name in examples[0]:
-                batch[name] = torch.tensor([e[name] for e in examples], dtype=torch.float32)
-        if "group" in examples[0]:
-            group = np.array([e["group"] for e in examples])
-            batch["group"] = torch.from_numpy(group.astype(np.float32 if group.ndim == 2 else np.int64))
-        return batch
+        return batch | {name: column_of(examples, name) for name in DATA_COLUMNS if name in examples[0]}
+
+
+def column_of(examples: Sequence[dict], name: str) -> Tensor:
+    """A column of the data ``[B]`` or ``[B, K]``: whole numbers as int64, others in fp32."""
+    values = np.array([example[name] for example in examples])
+    return torch.from_numpy(values.astype(np.int64 if values.dtype.kind in "iub" else np.float32))

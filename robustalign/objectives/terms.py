@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 from torch import Tensor
+
+DATA = {"data": True}  # a column that comes with the pair, beside its tokens
 
 
 @dataclass(frozen=True)
@@ -12,7 +14,8 @@ class PairTerms:
     """The named per-pair quantities of ``N`` pairs, each a tensor ``[N]``.
 
     ``margin`` is always there; each loss and set lists what else it reads in ``needs``. Log-probabilities
-    are in nats, summed over the completion's tokens, and never multiplied by beta.
+    are in nats, summed over the completion's tokens, and never multiplied by beta. Columns of the data are declared
+    here alone: training rows, batches and methods carry whatever is declared (``DATA_COLUMNS``).
 
     Raises:
         ValueError: a column's shape differs from the margin's.
@@ -32,13 +35,13 @@ class PairTerms:
     """Scored tokens of the chosen completion."""
     rejected_length: Tensor | None = None
     """Scored tokens of the rejected completion."""
-    weight: Tensor | None = None
+    weight: Tensor | None = field(default=None, metadata=DATA)
     """Prior weight of the pair, >= 0 on any scale: the nominal law; 0 takes a pair out."""
-    soft_label: Tensor | None = None
+    soft_label: Tensor | None = field(default=None, metadata=DATA)
     """Probability in [0, 1] that chosen really is the preferred one."""
-    group: Tensor | None = None
+    group: Tensor | None = field(default=None, metadata=DATA)
     """Group id, an integer >= 0; or memberships ``[N, G]`` >= 0 whose rows sum to 1."""
-    score_gap: Tensor | None = None
+    score_gap: Tensor | None = field(default=None, metadata=DATA)
     """Score of chosen minus score of rejected under the labelling preferences."""
     margin_rounding: Tensor | None = None
     """How far the margin may be off by rounding, >= 0, nats; None: it is exact."""
@@ -53,3 +56,9 @@ class PairTerms:
                 raise ValueError(
                     f"{column.name}: shape {tuple(value.shape)} differs from margin's {tuple(self.margin.shape)}"
                 )
+
+
+DATA_COLUMNS = tuple(column.name for column in fields(PairTerms) if column.metadata.get("data"))
+"""Columns that come with a pair."""
+COLUMNS = frozenset(column.name for column in fields(PairTerms)) - {"margin", "margin_rounding"}
+"""What a loss or a set may list in ``needs``."""

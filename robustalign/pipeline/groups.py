@@ -137,7 +137,7 @@ class GroupStage:
         return self.pairs.prompt * self._width + reply
 
     def _rows(self, steps: int, weight: np.ndarray | None = None) -> TrainingRows:
-        columns = PairColumns(weight=weight)
+        columns = PairColumns({} if weight is None else {"weight": weight})
         size = self.config.trainer.batch_size
         return TrainingRows(self.pairs, self.candidates, columns, steps=steps, batch_size=size, seed=self.config.seed)
 

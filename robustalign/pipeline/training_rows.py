@@ -49,13 +49,13 @@ def prepare(stages: Stages, objective: Objective, candidates: Candidates) -> Pre
     if pairs.weight is not None and "soft_label" not in objective.needs:
         pairs, origin = both_ways(pairs)
         mass, member = mass[origin], None if member is None else member[origin]
-    columns = PairColumns(
-        weight=pair_weights(pairs, ratio, mass),
-        weight_from=objective.delay,
-        early_weight=pair_weights(pairs, ratio, np.ones(len(pairs))),
-        group=member,
-        soft_label=soft_labels(pairs, config) if "soft_label" in objective.needs else None,
-    )
+    asked = {
+        "weight": pair_weights(pairs, ratio, mass),
+        "group": member,
+        "soft_label": soft_labels(pairs, config) if "soft_label" in objective.needs else None,
+    }
+    known = {name: column for name, column in asked.items() if column is not None}
+    columns = PairColumns(known, objective.delay, pair_weights(pairs, ratio, np.ones(len(pairs))))
     steps, size = config.trainer.max_steps, config.trainer.batch_size
     rows = TrainingRows(pairs, candidates, columns, steps=steps, batch_size=size, seed=config.seed)
     return Prepared(rows, objective, stage, groups)

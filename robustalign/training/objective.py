@@ -18,13 +18,10 @@ from typing import Any
 from robustalign.bounds import describe, fits, number, problems, word
 from robustalign.errors import ConfigError, choices
 from robustalign.objectives import LOSSES, SETS, AmbiguitySet, PairLoss
+from robustalign.objectives.terms import COLUMNS
 
 COMMON = ("name", "loss", "set", "scope", "oracle", "own_pairs", "target", "mass", "delay", "regret", "policy")
 SCOPES = ("batch", "microbatch", "stream")
-COLUMNS = frozenset(
-    {"chosen_logratio", "rejected_logratio", "chosen_logp", "rejected_logp", "chosen_length", "rejected_length",
-     "weight", "group", "score_gap", "soft_label", "policy_weight"}
-)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ def rows(seed: int = 0, steps: int = 5, batch_size: int = 4, weight=None) -> Tra
     candidates = Candidates(table, {}, np.array([[-1.0, -2.0], [-3.0, -4.0]], dtype=np.float32))
     index = np.arange(6) % 2
     pairs = Pairs(index, index * 0, index * 0 + 1, np.ones(6), index, {})
-    return TrainingRows(pairs, candidates, PairColumns(weight=weight), steps=steps, batch_size=batch_size, seed=seed)
+    columns = PairColumns({} if weight is None else {"weight": weight})
+    return TrainingRows(pairs, candidates, columns, steps=steps, batch_size=batch_size, seed=seed)
 
 
 def test_every_epoch_is_a_new_permutation_and_the_seed_decides() -> None:

@@ -49,7 +49,7 @@ def test_the_weights_hold_from_the_delay_on_and_sum_as_told(small) -> None:
     weights = ("method=overlooked", "method.mass=0.4", "method.delay=2")
     config = small(*FEW, *weights, "groups=column", "groups.by=population")
     rows = prepared(config).rows
-    weight, minority = rows.columns.weight, rows.pairs.annotator == 1
+    weight, minority = rows.columns["weight"], rows.pairs.annotator == 1
     assert weight is not None and weight.mean() == pytest.approx(1.0)
     assert weight[minority].sum() / weight.sum() == pytest.approx(0.4)
     assert len(np.unique(weight[minority])) == len(np.unique(weight[~minority])) == 1
@@ -76,7 +76,7 @@ def test_required_evidence_that_is_missing_leaves_no_group(small) -> None:
     found = prepared(small(*FEW, "method=overlooked", "groups.require_evidence=true"))
     groups, rows = found.groups, found.rows
     assert groups.dismissed and not groups.evidence.believable
-    assert groups.membership.shape == (len(rows.pairs), 1) and rows.columns.weight is None
+    assert groups.membership.shape == (len(rows.pairs), 1) and "weight" not in rows.columns
     assert "not used" in groups.page(found.stage.to_read(groups))
     assert groups.metrics()["groups/used"] == 0
 

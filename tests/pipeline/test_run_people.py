@@ -100,7 +100,7 @@ def test_training_pairs_have_the_nominal_shares_and_each_group_its_own_choices(p
     shift, rows = rows_of(people(*NOMINAL))
     names = [component.name for component in shift.components]
     share = np.mean(rows.pairs.annotator == names.index("UK"))
-    assert share == pytest.approx(0.1, abs=0.01) and rows.columns.weight is None
+    assert share == pytest.approx(0.1, abs=0.01) and "weight" not in rows.columns
     table = rows.replies
     for pair in range(0, len(rows.pairs), 17):
         said = Stages(people()).tokenizer.decode(table[rows.pairs.prompt[pair]][rows.pairs.chosen[pair]])
@@ -110,9 +110,9 @@ def test_training_pairs_have_the_nominal_shares_and_each_group_its_own_choices(p
 def test_the_oracle_weighs_or_takes_the_targets_own_pairs(people) -> None:
     shift, rows = rows_of(people(*NOMINAL, "method=oracle", "method.target=UK"))
     uk = rows.pairs.annotator == [c.name for c in shift.components].index("UK")
-    assert rows.columns.weight[uk] == pytest.approx(10) and rows.columns.weight[~uk] == pytest.approx(0)
+    assert rows.columns["weight"][uk] == pytest.approx(10) and rows.columns["weight"][~uk] == pytest.approx(0)
     shift, rows = rows_of(people(*NOMINAL, "method=own_pairs", "method.target=UK"))
-    assert rows.columns.weight is None
+    assert "weight" not in rows.columns
     assert {shift.components[i].name for i in rows.pairs.annotator} == {"UK"}
     shift, rows = rows_of(people("shift=groups", "shift.by=country", "+shift.nominal={US: 1}", "method=oracle"))
     assert {shift.components[i].name for i in rows.pairs.annotator} == {"UK"}, "whom the nominal population lacks"

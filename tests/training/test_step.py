@@ -38,7 +38,7 @@ def examples(count: int = 12, seed: int = 0, weights: bool = False) -> list[dict
     ids = lambda low, high: rng.integers(3, 97, rng.integers(low, high)).tolist()  # noqa: E731
     rows = [
         {"row": i, "prompt": [1, *ids(1, 6)], "chosen": [*ids(1, 7), 2], "rejected": [*ids(1, 7), 2],
-         "reference": (float(rng.normal(-30, 4)), float(rng.normal(-30, 4))), "gap": 1.0}
+         "reference": (float(rng.normal(-30, 4)), float(rng.normal(-30, 4))), "score_gap": 1.0}
         for i in range(count)
     ]  # fmt: skip
     return [row | {"weight": float(rng.uniform(0.1, 2))} for row in rows] if weights else rows

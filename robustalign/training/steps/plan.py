@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from robustalign.objectives import InputStatistics, PairLoss, PairTerms, RobustValue
+from robustalign.objectives.terms import DATA_COLUMNS
 from robustalign.policies.packing import Rows
 from robustalign.training.steps.rounding import logp_rounding, of_pairs
 
@@ -40,11 +41,8 @@ def pair_terms(batch: Batch, logps: Tensor, precision: torch.dtype | None = None
         rejected_logp=rejected,
         chosen_length=lengths[0],
         rejected_length=lengths[1],
-        weight=batch.get("weight"),
-        group=batch.get("group"),
-        score_gap=batch["score_gap"],
-        soft_label=batch.get("soft_label"),
         policy_weight=batch.get("policy_weight"),
+        **{name: batch.get(name) for name in DATA_COLUMNS},
     )
 
 
