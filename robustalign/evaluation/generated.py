@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,17 +50,8 @@ def generated_cells(
         batch_size: rows of a forward pass.
     """
     ids = candidates.prompt_ids
-    sampled = sample_replies(
-        model,
-        encoder,
-        ids,
-        count=replies,
-        sampling=sampling,
-        seed=seed,
-        reference=reference,
-        shrink=shrink,
-        progress="sampling replies",
-    )
+    options: Any = {"count": replies, "sampling": sampling, "seed": seed, "shrink": shrink}
+    sampled = sample_replies(model, encoder, ids, reference=reference, progress="sampling replies", **options)
     texts = [[encoder.text(reply) for reply in row] for row in sampled]
     asked, flat = [prompt for prompt in ids for _ in range(replies)], [reply for row in sampled for reply in row]
     divergence = sequence_kl(model, reference, asked, flat, pad=encoder.pad, shrink=shrink, batch_size=batch_size)
