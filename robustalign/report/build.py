@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from robustalign.errors import ConfigError
 from robustalign.evaluation.controls import TRAINED
-from robustalign.report import groups, pictures, summary, tables
+from robustalign.report import groups, people, pictures, summary, tables
 from robustalign.report.certify import certificates, certified
 from robustalign.report.choose import choices_csv, choices_table, choose, unequal_rules
 from robustalign.report.claims import Claim
@@ -54,6 +54,7 @@ CAPTIONS = {  # heading and caption of each picture
         "price of not knowing the target's direction.",
     ),
     "radar": ("Radar", "Each spoke is a population of one objective."),
+    "reliability": ("Reliability", "A policy that knows how sure it can be lies on the grey line."),
     "learning": ("Learning curves and weights", "Training, as each method saw its own batches."),
     "costs": ("Costs", "What a training step takes."),
 }
@@ -116,6 +117,7 @@ class _Report:
         self.warn()
         parts = [*self.tables(), *self.pictures()]
         text = summary.summary(self.measures, self.comparison, self.claims) + groups.paragraph(self.setting)
+        text += people.paragraph(self.setting, [metric.name for metric in self.measures.metrics()])
         details = summary.details(self.comparison, self.claims) if self.comparison else ""
         _write(self.folder / "summary.md", f"# {in_markdown(self.title)}\n\n{text}\n{details}")
         _write(self.folder / "report.html", page(self.title, text, details, parts))
@@ -157,6 +159,8 @@ class _Report:
             tables.write_csv(tables.runs_against_runs(self.comparison), self.folder / "runs_against_runs.csv")
             parts += self._choices(texts)
         parts += self._certified(texts)
+        if len(table := people.people_table(self.setting)):
+            parts.append(self._part("people", table, people.CAPTION, texts))
         tables.write_csv(self.costs, self.folder / "costs.csv")
         parts.append(self._part("costs", short_costs(self.costs), COSTS, texts))
         tables.write_csv(self.certificates, self.folder / "certificates.csv")
@@ -214,6 +218,7 @@ class _Report:
             yield "profile", method, figure
         yield "certificates", "", pictures.certificates(self.certificates, measures, look)
         yield "radar", "", pictures.radar(measures, look)
+        yield "reliability", "", pictures.reliability_diagram(self.setting, look)
         yield "learning", "", pictures.learning_curves(self.setting, self.histories, look)
         yield "costs", "", pictures.costs(self.costs, self.setting)
 

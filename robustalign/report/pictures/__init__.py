@@ -3,6 +3,7 @@
 from robustalign.report.pictures.certificates import certificates
 from robustalign.report.pictures.populations import heat_map, radar, robustness_curves
 from robustalign.report.pictures.profile import profiles
+from robustalign.report.pictures.reliability import reliability_diagram
 from robustalign.report.pictures.trade_off import gap_closed, trade_off
 from robustalign.report.pictures.training import costs, learning_curves
 
@@ -14,6 +15,7 @@ __all__ = [
     "learning_curves",
     "profiles",
     "radar",
+    "reliability_diagram",
     "robustness_curves",
     "trade_off",
 ]
