@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -102,15 +102,15 @@ def _answers(url: str) -> bool:
 
 
 @contextlib.contextmanager
-def browsing(address: str) -> Iterator[Pages]:
-    """The UI in a headless Chromium."""
+def browsing(address: str, stored: Mapping[str, str] = QUIET) -> Iterator[Pages]:
+    """The UI in a headless Chromium that remembers ``stored`` of earlier visits."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox", "--disable-gpu"])
         try:
             page = browser.new_page(viewport={"width": 1280, "height": 720})
-            store = "".join(f"localStorage.setItem({json.dumps(k)}, {json.dumps(v)});" for k, v in QUIET.items())
+            store = "".join(f"localStorage.setItem({json.dumps(k)}, {json.dumps(v)});" for k, v in stored.items())
             page.add_init_script(store)
             page.set_default_timeout(30_000)
             yield Pages(page, address)

@@ -63,8 +63,11 @@ def print_summary(sweep: Sweep, follower: Follower | None) -> None:
     if missing:
         print("\n" + table(("not finished", "error", "log"), [_failure(run, status) for run, status in missing]))
     if follower is not None:
-        print(f"\nMLflow:  mlflow ui --backend-store-uri {shlex.quote(follower.uri)}")
-        print(f"Compare: http://127.0.0.1:5000{follower.link()}")
+        served = follower.uri.startswith("http")
+        address = follower.uri.rstrip("/") if served else "http://127.0.0.1:5000"
+        print("" if served else f"\nMLflow:  mlflow ui --backend-store-uri {shlex.quote(follower.uri)}")
+        print(f"Runs:    {address}{follower.table()}")
+        print(f"Compare: {address}{follower.link()}")
     else:
         print("\nMLflow:  robustalign sync imports the journals")
     sys.stdout.flush()

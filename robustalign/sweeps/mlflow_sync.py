@@ -31,6 +31,7 @@ COMPARED = (
     "trainer.max_steps",
 )
 FILES = ("config.yaml", "environment.json", "traceback.txt", "results")
+TRAINING = "workflowType=machine_learning"  # else a browser that is new to MLflow shows pages for traces of chats
 SECONDS = 3.0  # between two looks at the journals
 
 
@@ -90,8 +91,12 @@ class Follower:
         runs = quote(json.dumps(list(self.ids.values())[:100], separators=(",", ":")))
         experiments = quote(json.dumps([self.importer.experiment]))
         if len(self.ids) == 1:
-            return f"/#/experiments/{self.importer.experiment}/runs/{next(iter(self.ids.values()))}"
-        return f"/#/compare-runs?runs={runs}&experiments={experiments}"
+            return f"/#/experiments/{self.importer.experiment}/runs/{next(iter(self.ids.values()))}?{TRAINING}"
+        return f"/#/compare-runs?runs={runs}&experiments={experiments}&{TRAINING}"
+
+    def table(self) -> str:
+        """The address, below the UI's, of the table of the experiment's runs."""
+        return f"/#/experiments/{self.importer.experiment}/runs?{TRAINING}"
 
     def _source(self) -> dict[str, str]:
         """What the UI shows as source and version, and the state of the repository."""

@@ -210,6 +210,9 @@ class Importer:
                 return self.client.create_experiment(name, place, tags=KIND)
             if experiment.lifecycle_stage == "deleted":
                 self.client.restore_experiment(experiment.experiment_id)
+            for name, value in KIND.items():
+                if name not in experiment.tags:  # it was made by hand, or by an older version
+                    self.client.set_experiment_tag(experiment.experiment_id, name, value)
             return experiment.experiment_id
 
     def _creating(self) -> contextlib.AbstractContextManager[Any]:

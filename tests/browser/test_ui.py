@@ -99,3 +99,12 @@ def test_the_report_opens_below_the_sweep(ui, follower, experiment):
     page.get_by_text("report", exact=True).first.click()
     expect(page.get_by_text("report.html"))
     assert (Path(follower.sweep.output) / "mlartifacts" / str(follower.parent) / "artifacts" / "report").is_dir()
+
+
+def test_a_browser_that_is_new_to_mlflow_lands_where_the_printed_links_say(follower):
+    with served(follower.uri) as address, browsing(address, stored={}) as new:
+        page = new.open(follower.table().removeprefix("/#"))
+        expect(page.get_by_role("link", name="sweep of"))
+        expect(page.get_by_text("Model registry"))  # the menu for training, not the one for chats
+        page = new.open(follower.link().removeprefix("/#"))
+        expect(page.get_by_text("Comparing 10 Runs from 1 Experiment"))

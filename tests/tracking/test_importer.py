@@ -196,3 +196,14 @@ def test_a_description_longer_than_a_tag_is_cut_at_a_line(uri, tmp_path):
     write_note(brings.client, parent, made="made", found="\n".join(["a line of words"] * 1000))
     note = open_store(uri).get_run(parent).data.tags["mlflow.note.content"]
     assert 7000 < len(note) < 8000 and note.endswith("a line of words\n\n(more in the artefacts)")
+
+
+def test_an_experiment_that_was_made_by_hand_is_one_of_training_too(uri, tmp_path):
+    client = open_store(uri)
+    made = client.create_experiment("trial")
+    client.delete_experiment(made)
+    assert importer(uri, tmp_path).experiment == made
+    assert client.get_experiment(made).tags["mlflow.experimentKind"] == "custom_model_development"
+    client.set_experiment_tag(made, "mlflow.experimentKind", "finetuning")
+    importer(uri, tmp_path)
+    assert client.get_experiment(made).tags["mlflow.experimentKind"] == "finetuning"
