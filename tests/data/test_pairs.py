@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from datasets import Dataset
 
@@ -11,12 +12,12 @@ from robustalign.data.pairs import PairCollator, PairColumns, TrainingRows
 from robustalign.shifts import Pairs
 
 
-def rows(seed: int = 0, steps: int = 5, batch_size: int = 4, weight=None) -> TrainingRows:
+def rows(seed: int = 0, steps: int = 5, batch_size: int = 4, weight=None, early=()) -> TrainingRows:
     table = Dataset.from_dict({"prompt_ids": [[1, 5], [1, 6, 7]], "reply_ids": [[[8, 2], [9, 9, 2]], [[3, 2], [2]]]})
     candidates = Candidates(table, {}, np.array([[-1.0, -2.0], [-3.0, -4.0]], dtype=np.float32))
     index = np.arange(6) % 2
     pairs = Pairs(index, index * 0, index * 0 + 1, np.ones(6), index, {})
-    columns = PairColumns({} if weight is None else {"weight": weight})
+    columns = PairColumns({} if weight is None else {"weight": weight}, *early)
     return TrainingRows(pairs, candidates, columns, steps=steps, batch_size=batch_size, seed=seed)
 
 
@@ -39,6 +40,16 @@ def test_a_batch_holds_chosen_rows_then_rejected_rows() -> None:
     assert torch.equal(batch["weight"], torch.tensor([float(data.order[i]) for i in range(4)]))
     expected = [e["reference"][0] for e in examples] + [e["reference"][1] for e in examples]
     assert batch["ref_logps"].tolist() == [float(x) for x in expected]
+
+
+@pytest.mark.parametrize("early", [None, np.arange(6.0)])
+def test_weights_hold_from_their_step_on(early) -> None:
+    later = 10 + np.arange(6.0)
+    weighted = rows(weight=later, early=(3, early))
+    found = [weighted[i]["weight"] for i in range(20)]
+    order = weighted.order.tolist()
+    assert found[:12] == [1.0 if early is None else early[i] for i in order[:12]]
+    assert found[12:] == [later[i] for i in order[12:]]
 
 
 def test_hidden_columns_stay_hidden() -> None:
