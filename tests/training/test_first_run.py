@@ -28,7 +28,8 @@ def scene(small):
     candidates = stages.candidates("train")
 
     def rows(weight: np.ndarray | None = None) -> TrainingRows:
-        return TrainingRows(pairs, candidates, PairColumns(weight=weight), steps=3, batch_size=8, seed=0)
+        columns = PairColumns({} if weight is None else {"weight": weight})
+        return TrainingRows(pairs, candidates, columns, steps=3, batch_size=8, seed=0)
 
     return config, stages, pairs, rows
 
