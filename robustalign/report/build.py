@@ -17,6 +17,7 @@ from robustalign.report.choose import choices_csv, choices_table, choose, unequa
 from robustalign.report.claims import Claim
 from robustalign.report.compare import Comparison
 from robustalign.report.costs import cost_of_robustness, costs_table, short_costs
+from robustalign.report.headline import headline
 from robustalign.report.html import Part, page
 from robustalign.report.load import Run, load_runs
 from robustalign.report.markup import in_file_names, in_markdown, latex_table, markdown_table
@@ -121,6 +122,8 @@ class _Report:
         details = summary.details(self.comparison, self.claims) if self.comparison else ""
         _write(self.folder / "summary.md", f"# {in_markdown(self.title)}\n\n{text}\n{details}")
         _write(self.folder / "report.html", page(self.title, text, details, parts))
+        if self.claims:
+            _write(self.folder / "headline.md", markdown_table(headline(self.setting, self.claims)) + "\n")
         return f"{in_markdown(self.title)}\n\n{text}"
 
     def warn(self) -> None:

@@ -53,23 +53,25 @@ def details(comparison: Comparison, claims: Sequence[Claim]) -> str:
 def _short(point: Point, claims: Sequence[Claim]) -> str:
     """A verdict, and the numbers of the metric that comes first."""
     if not claims:
-        return f"- **{in_markdown(point.label)}**: {_verdict_of(point, claims)}"
+        return f"- **{in_markdown(point.label)}**: {verdict_of(point, claims)}"
     first, numbers = claims[0], []
     if first.worst is not None:
         numbers.append(f"worst case {text(first.worst, sign=True)}")
     if first.nominal is not None:
         numbers.append(f"nominal {text(first.nominal, sign=True)}")
     if first.gap_closed is not None and not point.oracle:
-        numbers.append(f"{_percent(first.gap_closed)} of the way to the oracle")
+        numbers.append(f"{percent(first.gap_closed)} of the way to the oracle")
     first_numbers = f" ({first.metric}: {', '.join(numbers)})" if numbers else ""
-    return f"- **{in_markdown(point.label)}**: {_verdict_of(point, claims)}{first_numbers}"
+    return f"- **{in_markdown(point.label)}**: {verdict_of(point, claims)}{first_numbers}"
 
 
-def _percent(e: Estimate) -> str:
+def percent(e: Estimate) -> str:
+    """A share as ``48 % [25, 64]``."""
     return f"{100 * e.value:.0f} % [{100 * e.low:.0f}, {100 * e.high:.0f}]"
 
 
-def _verdict_of(point: Point, claims: Sequence[Claim]) -> str:
+def verdict_of(point: Point, claims: Sequence[Claim]) -> str:
+    """What a point is: the ceiling, a control, or what its claims come to."""
     if point.oracle:
         return "the ceiling, knows the target's people"
     return "a control" if point.plain else verdict(claims)
@@ -127,7 +129,7 @@ def _point(comparison: Comparison, claims: Sequence[Claim], point: Point) -> lis
                 else ""
             )
             lines.append(_differences(f"worst case beyond {control}{f' ({which})' if which else ''}", tests))
-    closed = [f"{claim.metric} {_percent(claim.gap_closed)}" for claim in claims if claim.gap_closed]
+    closed = [f"{claim.metric} {percent(claim.gap_closed)}" for claim in claims if claim.gap_closed]
     if closed:
         lines.append(f"way to the oracle at dpo's worst target: {', '.join(closed)}")
     elif any(point.oracle for point in comparison.setting.points):

@@ -83,6 +83,14 @@ def test_the_report_has_everything(built):
     assert "kldpo tau=0.5" in told and "fewer than 5 seeds" in told and "2 seeds x 150 test prompts" in told
 
 
+def test_the_headline_has_a_line_for_each_point_but_dpo(built):
+    head, _, *lines = (built / "headline.md").read_text().splitlines()
+    assert "worst-case reward - dpo's" in head and "beyond a smaller step" in head and "verdict" in head
+    names = [line.split("|")[1].strip() for line in lines]
+    assert "dpo" not in names and {"kldpo tau=0.5", "oracle"} <= set(names)
+    assert "the ceiling" in next(line for line in lines if line.startswith("| oracle"))
+
+
 def test_the_page_needs_no_network(built):
     page = (built / "report.html").read_text()
     assert not re.search(r"""(src|href)=["'](?!data:)""", page) and "http" not in re.sub(r"base64,[^\"]*", "", page)
