@@ -143,7 +143,7 @@ def _print_found(config: Config, found: Examined) -> None:
     print(f"splits      {kept}" + (f"; not used: {', '.join(account.unused)}" if account.unused else ""))
     for name, facts in account.splits.items():
         for reason, count in facts["dropped"].items():
-            first = f" (first: {account.first[reason]})" if reason in account.first else ""
+            first = f" (first: {facts['first'][reason]})" if reason in facts["first"] else ""
             print(f"dropped     {name}: {count:,} {reason}{first}")
     print(f"duplicates  {found.repeated:,} repeat a comparison, {found.contrary:,} contradict one")
     print(f"turns       {'; '.join(f'{roles}: {count:,}' for roles, count in found.roles.most_common(5))}")

@@ -204,7 +204,9 @@ def sample_candidates(
         progress=f"sampling {split} candidates",
     )
     _save(prompts, ids, [[encoder.text(r) for r in row] for row in replies], replies, target)
-    account = rows.account if rows else Account(sum(facts.values()) + len(prompts), {split: {"dropped": {}}})
+    account = (
+        rows.account if rows else Account(sum(facts.values()) + len(prompts), {split: {"dropped": {}, "first": {}}})
+    )
     save_account(account, split, len(prompts), facts, target)
 
 

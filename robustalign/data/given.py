@@ -73,26 +73,21 @@ def nothing_left(config: Config, split: str, account: Account, too_long: int = 0
     if too_long:
         problem = f"{config.model.max_length} is too short: all {too_long} comparisons of the {split} split are longer"
         return "model.max_length", problem
-    reasons = account.splits[split]["dropped"] or account.splits["train"]["dropped"]
-    told = ", ".join(f"{count} {reason}" + _first(account, reason) for reason, count in reasons.items())
-    if told:
-        return "dataset.splits" if "also in" in told else "dataset.path", f"no row is left in the {split} split: {told}"
+    if reasons := account.reasons(split) or account.reasons("train"):
+        key = "dataset.splits" if "also in" in reasons else "dataset.path"
+        return key, f"no row is left in the {split} split: {reasons}"
     return "dataset.splits", (
         f"no row is left in the {split} split: {account.read} rows are too few or have too few prompts to cut one off; "
         f"name it (dataset.splits.{split}), give more rows, or choose another dataset.split_by"
     )
 
 
-def _first(account: Account, reason: str) -> str:
-    return f" (first: {account.first[reason]})" if reason in account.first else ""
-
-
 def save_account(account: Account, split: str, kept: int, facts: Mapping[str, int], target: Path) -> None:
     """Write what became of a split's rows: ``read`` (of all splits), ``kept``, ``dropped``, ``first``."""
     dropped = {reason: count for reason, count in {**account.splits[split]["dropped"], **facts}.items() if count}
-    told = {"read": account.read, "kept": kept, "dropped": dropped, "unused": account.unused}
-    told["first"] = {reason: account.first[reason] for reason in dropped if reason in account.first}
-    (target / ACCOUNT).write_text(json.dumps(told, indent=1) + "\n")
+    content = {"read": account.read, "kept": kept, "dropped": dropped, "unused": account.unused}
+    content["first"] = account.splits[split]["first"]
+    (target / ACCOUNT).write_text(json.dumps(content, indent=1) + "\n")
 
 
 def _tokenised(config: Config, encoder: Encoder, table: Dataset, index: list[int], file: Path) -> Dataset:

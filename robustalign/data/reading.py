@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,20 +16,33 @@ from robustalign.data.fields import as_text, compile_field
 from robustalign.data.files import BadRow, Part, parts
 from robustalign.data.formats.found import Dropped
 from robustalign.data.named_splits import NamedSplits
-from robustalign.data.prompts import Comparison, said
-from robustalign.data.splits import SPLITS, WHOLE, hash_of, owners, placed, prompt_key
+from robustalign.data.prompts import Comparison, Turn, said
+from robustalign.data.splits import SPLITS, WHOLE, cut, hash_of, owners, placed, prompt_key
 from robustalign.errors import ConfigError, choices
 
 
 @dataclass
 class Account:
-    """What became of the rows. ``splits``: our split -> ``kept`` and ``dropped`` by reason; ``first``: reason -> the
-    first row that it befell; ``unused``: splits of the data that no split of ours names."""
+    """What became of the rows. ``splits``: our split -> ``kept``, ``dropped`` by reason, and ``first``: the first row
+    that a reason befell; ``unused``: splits of the data that no split of ours names."""
 
     read: int = 0
     splits: dict[str, dict[str, Any]] = field(default_factory=dict)
-    first: dict[str, str] = field(default_factory=dict)
     unused: list[str] = field(default_factory=list)
+
+    def reasons(self, split: str) -> str:
+        """What was dropped of a split, as text."""
+        facts = self.splits[split]
+        return by_reason(facts["dropped"], facts["first"])
+
+
+def by_reason(dropped: Mapping[str, int], first: Mapping[str, str]) -> str:
+    """Counts by reason, each with the first row where that is known."""
+    shown = []
+    for reason, count in dropped.items():
+        where = f" (first: {first[reason]})" if reason in first else ""
+        shown.append(f"{count:,} {reason}{where}")
+    return ", ".join(shown)
 
 
 def data_parts(config: DatasetConfig) -> list[Part]:
@@ -60,8 +73,8 @@ class Reading:
             )
         self._check_columns()
         self.read = 0
-        self.first: dict[str, str] = {}
-        self.dropped: Counter[tuple[int, int, str]] = Counter()  # split's code, hash of the prompt, reason
+        self.first: dict[tuple[int, int, str], str] = {}
+        self.dropped: Counter[tuple[int, int, str]] = Counter()  # split's code, code by the prompt's hash, reason
         self.codes: list[int] = []
         self.hashes: list[tuple[int, ...]] = []
 
@@ -116,11 +129,11 @@ class Reading:
                     raise row
                 code = self.splits.code(row)
                 if code is None:
-                    self._drop(0, 0, "split that is not used", where)
+                    self._drop(0, (), "split that is not used", where)
                     continue
                 for found, source in self.format.read(row, self.fields, self.config):
                     if isinstance(found, Dropped):
-                        self._drop(code, hash_of(prompt_key(found.prompt)) if found.prompt else 0, found.reason, where)
+                        self._drop(code, found.prompt, found.reason, where)
                         continue
                     columns = {name: as_text(column(source)) for name, column in self.columns.items()}
                     self.codes.append(code)
@@ -133,7 +146,7 @@ class Reading:
                     fix = "mend it, or leave such rows out: dataset.bad_rows=drop"
                     raise ConfigError(error.key, f"{where} (counted from 1) {error.problem}; {fix}") from error
                 reason = f"unreadable {error.key.removeprefix('dataset.').removeprefix('fields.')}"
-                self._drop(code or 0, 0, reason, f"{where} {error.problem}")
+                self._drop(code or 0, (), reason, f"{where} {error.problem}")
 
     def _hashes(self, found: Comparison, columns: Mapping[str, str]) -> tuple[int, ...]:
         by = self.config.split_by
@@ -141,9 +154,10 @@ class Reading:
             return tuple(hash_of(" ".join(said(reply).lower().split())) for reply in (found.chosen, found.rejected))
         return (hash_of(prompt_key(found.prompt.turns) if by == "prompt" else columns[by]),)
 
-    def _drop(self, code: int, hashed: int, reason: str, where: str) -> None:
-        self.dropped[code, hashed, reason] += 1
-        self.first.setdefault(reason, where)
+    def _drop(self, code: int, prompt: Sequence[Turn], reason: str, where: str) -> None:
+        by_hash = int(cut(np.array([hash_of(prompt_key(prompt))], dtype=np.uint64))[0]) if prompt else 0
+        self.dropped[code, by_hash, reason] += 1
+        self.first.setdefault((code, by_hash, reason), where)
 
     def place(self) -> tuple[np.ndarray, Account]:
         """The split's code of every comparison written (-1: of none), and the account.
@@ -154,13 +168,13 @@ class Reading:
         if not self.read:
             raise ConfigError("dataset.path", f"{self.config.path} is empty")
         given = self.splits.given()
-        account = Account(
-            self.read, {name: {"kept": 0, "dropped": {}} for name in SPLITS}, self.first, self.splits.unused()
-        )
-        for (code, hashed, reason), count in self.dropped.items():
-            split = placed(np.array([code]), np.array([hashed], dtype=np.uint64), given)[0]
-            into = account.splits[SPLITS[int(split)]]["dropped"]
+        empty = {name: {"kept": 0, "dropped": {}, "first": {}} for name in SPLITS}
+        account = Account(self.read, empty, self.splits.unused())
+        for (code, by_hash, reason), count in self.dropped.items():
+            name = SPLITS[int(placed(np.array([code]), np.array([by_hash]), given)[0])]
+            into = account.splits[name]["dropped"]
             into[reason] = into.get(reason, 0) + count
+            account.splits[name]["first"].setdefault(reason, self.first[code, by_hash, reason])
         codes = np.array(self.codes, dtype=np.int8)
         keys = np.array(self.hashes, dtype=np.uint64).reshape(len(codes), -1)
         split = self._assign(codes, keys, given, account)
@@ -172,7 +186,7 @@ class Reading:
         """Where rows go; those whose key stands in an earlier split too are dropped and counted."""
         if not len(codes):
             return codes
-        sides = np.stack([placed(codes, column, given) for column in keys.T])
+        sides = np.stack([placed(codes, cut(column), given) for column in keys.T])
         flat = owners(sides.T.ravel(), keys.ravel()).reshape(keys.shape).T
         split = np.where((sides == sides[0]).all(0), sides[0], -1)
         crossing = int((split == -1).sum())

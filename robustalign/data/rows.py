@@ -47,7 +47,7 @@ class Rows:
 def key(config: DatasetConfig) -> dict[str, Any]:
     """What the table depends on: the content of every file, and how it is read."""
     side = {name: content(found) for name, found in reshape.join_parts(config).items()}
-    facts = {"version": 1, "content": content(data_parts(config)), "side": side}
+    facts = {"version": 2, "content": content(data_parts(config)), "side": side}
     facts |= {name: getattr(config, name) for name in READING}
     if config.format == "scores":
         facts |= {"pairs": asdict(replace(config.pairs, limit=None)), "seed": config.seed}

@@ -45,13 +45,13 @@ def prompt_key(turns: Sequence[Turn]) -> str:
     return "\n".join(f"{turn.role}: {text_key(turn.content)}" for turn in turns)
 
 
-def placed(codes: np.ndarray, hashes: np.ndarray, given: set[int]) -> np.ndarray:
+def placed(codes: np.ndarray, by_hash: np.ndarray, given: set[int]) -> np.ndarray:
     """The split's code of each row ``[N]``: its own, or cut off where the data lack a split.
 
-    ``codes``: 0 to 2, or ``WHOLE``; ``given``: the splits that the data have. A validation or test split that they
+    ``codes``: 0 to 2, or ``WHOLE``; ``by_hash``: where the hash alone puts a row (:func:`cut`); ``given``: the splits
+    that the data have. A validation or test split that they
     lack is cut off the training rows, at the points of the hash where it lies when the whole is cut.
     """
-    by_hash = cut(hashes)
     lacking = np.array([code not in given for code in range(len(SPLITS))])
     moves = (codes == WHOLE) | ((codes == 0) & lacking[by_hash])
     return np.where(moves, by_hash, codes).astype(np.int8)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 
 from transformers import PreTrainedTokenizerBase
 
 from robustalign.config import Config
 from robustalign.data.given import ACCOUNT
 from robustalign.data.pairs import TrainingRows
-from robustalign.data.reading import Account
+from robustalign.data.reading import Account, by_reason
 from robustalign.pipeline.stages import Stages, splits
 
 
@@ -19,8 +18,8 @@ def told_of_rows(config: Config, account: Account) -> list[str]:
     parts = [f"{split} {account.splits[split]['kept']:,}" for split in splits(config)]
     lines = [f"{config.dataset.name}: {account.read:,} rows read; comparisons or prompts: {', '.join(parts)}"]
     for split in splits(config):
-        if dropped := account.splits[split]["dropped"]:
-            lines.append(f"{config.dataset.name}: dropped of {split}: {_reasons(dropped, account.first)}")
+        if reasons := account.reasons(split):
+            lines.append(f"{config.dataset.name}: dropped of {split}: {reasons}")
     if account.unused:
         lines.append(f"{config.dataset.name}: splits of the data that are not used: {', '.join(account.unused)}")
     return lines
@@ -31,7 +30,7 @@ def tell_splits(stages: Stages) -> dict[str, float]:
     metrics: dict[str, float] = {}
     for split in splits(stages.config):
         facts = json.loads((stages.candidates_folder(split) / ACCOUNT).read_text())
-        dropped = f"; dropped: {_reasons(facts['dropped'], facts['first'])}" if facts["dropped"] else ""
+        dropped = f"; dropped: {by_reason(facts['dropped'], facts['first'])}" if facts["dropped"] else ""
         print(f"{split}: {facts['kept']:,} kept of {facts['read']:,} rows of all splits{dropped}", flush=True)
         metrics |= {"data/rows/read": float(facts["read"]), f"data/rows/{split}": float(facts["kept"])}
         for reason, count in facts["dropped"].items():
@@ -45,11 +44,3 @@ def tell_pairs(rows: TrainingRows, tokenizer: PreTrainedTokenizerBase) -> None:
     example = rows[0]
     for name in ("prompt", "chosen", "rejected"):
         print(f"  {name:9}{tokenizer.decode(example[name])!r} ({len(example[name])} tokens)", flush=True)
-
-
-def _reasons(dropped: Mapping[str, int], first: Mapping[str, str]) -> str:
-    shown = []
-    for reason, count in dropped.items():
-        where = f" (first: {first[reason]})" if reason in first else ""
-        shown.append(f"{count:,} {reason}{where}")
-    return ", ".join(shown)

@@ -79,7 +79,8 @@ def test_bad_rows_are_counted_where_that_is_asked_for(tmp_path) -> None:
         for reason, count in split["dropped"].items():
             reasons[reason] = reasons.get(reason, 0) + count
     assert reasons == {"unreadable chosen": 1, "unreadable rejected": 1, "empty reply": 1, "identical replies": 1}
-    assert account.first["empty reply"] == "d.jsonl row 12" and "row 4 is empty" in account.first["unreadable chosen"]
+    first = {reason: row for split in account.splits.values() for reason, row in split["first"].items()}
+    assert first["empty reply"] == "d.jsonl row 12" and "row 4 is empty" in first["unreadable chosen"]
 
 
 def test_three_rows_are_too_few_for_three_splits(tmp_path) -> None:

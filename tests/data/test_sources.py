@@ -69,8 +69,16 @@ def test_named_splits_are_kept_and_repeated_prompts_stay_in_the_first(tmp_path) 
     found = rows(config(tmp_path / "d", source="prompts"), ArtefactCache(tmp_path))
     texts = {s: [found.table[int(i)]["prompt"][0]["content"] for i in index] for s, index in found.index.items()}
     assert texts == {"train": ["a b", "c"], "validation": ["d"], "test": ["e"]}
-    assert found.account.splits["validation"] == {"kept": 1, "dropped": {"prompt also in the train split": 1}}
-    assert found.account.splits["test"] == {"kept": 1, "dropped": {"prompt also in the validation split": 1}}
+    assert found.account.splits["validation"] == {
+        "kept": 1,
+        "dropped": {"prompt also in the train split": 1},
+        "first": {},
+    }
+    assert found.account.splits["test"] == {
+        "kept": 1,
+        "dropped": {"prompt also in the validation split": 1},
+        "first": {},
+    }
 
 
 def test_text_and_chat_forms_give_the_same_comparison(tmp_path) -> None:
