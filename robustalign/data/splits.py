@@ -49,8 +49,8 @@ def placed(codes: np.ndarray, by_hash: np.ndarray, given: set[int]) -> np.ndarra
     """The split's code of each row ``[N]``: its own, or cut off where the data lack a split.
 
     ``codes``: 0 to 2, or ``WHOLE``; ``by_hash``: where the hash alone puts a row (:func:`cut`); ``given``: the splits
-    that the data have. A validation or test split that they
-    lack is cut off the training rows, at the points of the hash where it lies when the whole is cut.
+    that the data have. A validation or test split that they lack is cut off the training rows, at the points of the
+    hash where it lies when the whole is cut.
     """
     lacking = np.array([code not in given for code in range(len(SPLITS))])
     moves = (codes == WHOLE) | ((codes == 0) & lacking[by_hash])
