@@ -101,6 +101,12 @@ def test_a_step_gets_what_the_setup_exports():
     assert "--export=ALL" in SlurmArray()._parameters()["srun_args"]
 
 
+def test_the_variables_of_a_sweep_are_exported_before_the_users_own_lines(sweep):
+    sweep.environment = {"MY_SETTING": "on & on"}
+    backend = SlurmArray(setup=["module load cuda"])
+    assert backend._setup(sweep) == {"setup": ["export MY_SETTING='on & on'", "module load cuda"]}
+
+
 @pytest.mark.parametrize("name", ["a%b", "a\\b"])
 def test_a_folder_that_slurm_would_read_as_a_pattern_is_refused(make, tmp_path, name):
     with pytest.raises(ConfigError, match=r"paths\.output"):
