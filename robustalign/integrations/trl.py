@@ -26,10 +26,9 @@ from torch import Tensor, nn
 from trl import DPOTrainer
 
 from robustalign.objectives import AmbiguitySet, InputStatistics, OutputLayerBall, WassersteinBall
-from robustalign.policies.logprobs import embedded, input_offset
+from robustalign.policies.logprobs import embedded, forward_dtype, input_offset
 from robustalign.training import distributed
 from robustalign.training.steps.inputs import input_moves
-from robustalign.training.steps.rounding import forward_dtype
 
 COUPLED = {"aot", "aot_unpaired", "sft"}  # losses of TRL's that are not a mean over pairs
 STATE = "ambiguity_set.safetensors"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from transformers import AutoConfig
+
 from robustalign.cache import ArtefactCache
 from robustalign.config import Config
 from robustalign.data.candidates import check_source, split_rows
@@ -12,7 +14,8 @@ from robustalign.errors import ConfigError, choices
 from robustalign.groups import build_grouping
 from robustalign.pipeline.account import told_of_rows
 from robustalign.pipeline.stages import device, splits
-from robustalign.policies.load import check_path, quantization
+from robustalign.policies.limits import check_limits
+from robustalign.policies.load import asset_folder, check_path, load_tokenizer, quantization
 from robustalign.rewards import check_options
 from robustalign.shifts.columns import column_shift
 from robustalign.training.objective import Objective, build_objective
@@ -41,11 +44,22 @@ def check_config(config: Config) -> list[str]:
         except ConfigError as error:
             raise ConfigError("method.policy", error.problem) from error
     check_path(config.model.path, Path(config.paths.output))
+    _check_limits(config)
     if device(config).type != "cuda" and config.model.quantization is not None:
         raise ConfigError("model.quantization", "needs a CUDA device; take model.quantization=null here")
     if config.model.quantization is not None:
         quantization(config.model)
     return [] if account is None else told_of_rows(config, account)
+
+
+def _check_limits(config: Config) -> None:
+    """What the architecture cannot do, where its folder is already there."""
+    kind, _, name = config.model.path.partition(":")
+    folder = asset_folder(name) if kind == "asset" else Path(config.model.path)
+    if (folder / "config.json").is_file():
+        tokenizer = load_tokenizer(folder, config.model.revision)
+        highest = max(tokenizer.get_vocab().values(), default=-1)
+        check_limits(AutoConfig.from_pretrained(folder, trust_remote_code=False), config.model, highest + 1)
 
 
 def _check_double_backward(config: Config) -> None:

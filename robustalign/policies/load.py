@@ -10,11 +10,19 @@ from typing import Any, cast
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from robustalign import wheels
 from robustalign.config import ModelConfig
 from robustalign.errors import ConfigError, choices
+from robustalign.policies.limits import check_limits
 from robustalign.policies.save import ADAPTER_CONFIG
 
 NOISE = re.compile(r"drop|jitter|noise|stochastic_depth")
@@ -134,6 +142,7 @@ def load_model(path: str | Path, config: ModelConfig, device: torch.device | str
     if config.quantization is not None:
         options |= {"quantization_config": quantization(config), "device_map": {"": device}}
     try:
+        check_limits(AutoConfig.from_pretrained(path, revision=config.revision, trust_remote_code=False), config)
         model = AutoModelForCausalLM.from_pretrained(path, **options)
     except (OSError, ValueError, ImportError) as error:
         raise ConfigError("model.path", f"cannot load {str(path)!r}: {_first_line(error)}") from error

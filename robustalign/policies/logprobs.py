@@ -19,18 +19,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedModel
 
-from robustalign.policies.packing import Rows, pack
+from robustalign.policies.layout import trust_of
+from robustalign.policies.packing import Rows, pack, trees_of
 from robustalign.policies.vocabulary import target_logps
 from robustalign.progress import paced
 
 PACKED_WIDTH = 64
+TREE_WIDTH = 512
+"""Positions of a tree beyond which its replies are dealt to several: attention over it grows with its square."""
 
 
 @contextmanager
@@ -130,7 +132,7 @@ def token_logps(model: nn.Module, rows: Rows, offset: Tensor | None = None, outp
     respect to it appears at one of them. ``output [V,D]`` moves the output layer's weights.
     Equation: the factors of pi_theta(a|s) in arXiv 2502.01930, section 3.
     """
-    packed = takes_block_masks(model)
+    packed = takes_block_masks(model, rows)
     with output_offset(model, output):
         return _token_logps(model, rows, offset, packed)
 
@@ -158,19 +160,20 @@ def _token_logps(model: nn.Module, rows: Rows, offset: Tensor | None, packed: bo
     return target_logps(at_least_fp32(logits), targets)
 
 
-_CHECKED: WeakKeyDictionary[nn.Module, dict[str, bool]] = WeakKeyDictionary()
+def takes_block_masks(model: nn.Module, rows: Rows | None = None) -> bool:
+    """Whether packed rows give this model's own numbers: from what its architecture declares, and by a comparison with
+    padded rows, made anew whenever a tree is wider than any before (``robustalign.policies.layout``).
 
-
-def takes_block_masks(model: nn.Module) -> bool:
-    """Whether packed rows give this model's own numbers; found out by a small forward, once per attention path.
-
-    Never where attention is flash, or where layers limit what a token sees by themselves (sliding windows).
+    ``rows``: what is to be packed; default a handful of short ones.
     """
     inner, attention = unwrapped(model), _attention(model)
-    known = _CHECKED.setdefault(inner, {})
-    if attention not in known:
-        known[attention] = attention in ("sdpa", "eager") and _full_attention(inner) and _packs(model)
-    return known[attention]
+    trust = trust_of(inner, attention)
+    rows = _short_rows(inner) if rows is None else rows
+    trees, widths = trees_of(rows)
+    widest = max(range(len(trees)), key=widths.__getitem__)
+    if not trust.known(widths[widest]) and not isinstance(inner, FSDPModule):  # whose ranks must forward together
+        trust.learn(widths[widest], _packs(model, rows.only(trees[widest])))
+    return widths[widest] <= trust.width
 
 
 def _embeddings(model: nn.Module) -> Tensor:
@@ -183,27 +186,37 @@ def _attention(model: nn.Module) -> str:
     return str(getattr(unwrapped(model).config, "_attn_implementation", None))
 
 
-def _full_attention(model: nn.Module) -> bool:
-    config = model.config.get_text_config()  # type: ignore[union-attr, operator]
-    layers = getattr(config, "layer_types", None)
-    if layers is not None:
-        return set(layers) == {"full_attention"}
-    return getattr(config, "sliding_window", None) is None
-
-
-@torch.no_grad()
-def _packs(model: nn.Module) -> bool:
+def _short_rows(model: nn.Module) -> Rows:
     embeddings = _embeddings(model)
     token = iter((torch.arange(32) * 7919 % embeddings.shape[0]).tolist())
     prompts = [[next(token) for _ in range(n)] for n in (5, 3)]
     completions = [[next(token) for _ in range(n)] for n in (4, 1, 2, 5)]
-    rows = Rows.collate(prompts * 2, completions, pad=0, tree=[0, 1, 0, 1]).to(embeddings.device)
+    return Rows.collate(prompts * 2, completions, pad=0, tree=[0, 1, 0, 1]).to(embeddings.device)
+
+
+@torch.no_grad()
+def _packs(model: nn.Module, rows: Rows) -> bool:
+    """Whether one tree has the same numbers packed, beside another that fills the row, and padded; up to the noise
+    between padded and alone."""
     try:
-        found, expected = (_token_logps(model, rows, None, packed) for packed in (True, False))
+        packed, padded = (_token_logps(model, rows, None, layout) for layout in (True, False))
     except (RuntimeError, TypeError, ValueError, IndexError):
         return False
-    rounding = max(torch.finfo(dtype).eps for dtype in (embeddings.dtype, torch.float32))
-    return bool((found - expected).norm() <= rounding**0.5 * expected.norm())
+    alone = _token_logps(model, rows.only([0]), None, False)
+    rounding = max(torch.finfo(dtype).eps for dtype in (forward_dtype(model), torch.float32))
+    noise = max(16 * rounding, 4 * _rms(alone - padded[: len(alone)]))
+    return _rms(packed - padded) <= noise
+
+
+def _rms(values: Tensor) -> float:
+    return float(values.detach().double().square().mean().sqrt())
+
+
+def forward_dtype(model: nn.Module) -> torch.dtype:
+    """The precision of the forward: that of autocast where it is on, else the parameters'."""
+    parameter = next(p for p in model.parameters() if p.is_floating_point())
+    device = parameter.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else parameter.dtype
 
 
 def at_least_fp32(tensor: Tensor) -> Tensor:
@@ -237,6 +250,7 @@ def score_completions(
     order = sorted(
         range(len(prompts)),
         key=lambda i: (len(prompts[i]), tuple(prompts[i])) if shared else (len(prompts[i]) + len(completions[i]),),
+        reverse=True,  # the longest first: what is known to hold for them holds for the others
     )
     out = torch.empty(len(prompts))
     device = next(model.parameters()).device
@@ -245,6 +259,19 @@ def score_completions(
         chosen = order[start : start + batch_size]
         rows = Rows.collate([prompts[i] for i in chosen], [completions[i] for i in chosen], pad).to(device)
         if shared:
-            rows = replace(rows, tree=torch.zeros(len(chosen), dtype=torch.int64))
+            rows = replace(rows, tree=_trees([prompts[i] for i in chosen], [completions[i] for i in chosen]))
         out[chosen] = sequence_logps(model, rows).float().cpu()
     return out
+
+
+def _trees(prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]) -> Tensor:
+    """Numbers of trees ``[R]`` no wider than TREE_WIDTH or two replies; rows of one prompt follow each other."""
+    numbers, width, replies = [0], 0, 0
+    for row, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
+        fresh = row == 0 or prompt != prompts[row - 1]
+        full = replies >= 2 and width + len(completion) - 1 > TREE_WIDTH
+        if fresh or full:
+            width, replies = len(prompt), 0
+        numbers.append(numbers[-1] + int(full and not fresh))
+        width, replies = width + len(completion) - 1, replies + 1
+    return torch.tensor(numbers[1:])

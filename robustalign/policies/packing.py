@@ -46,6 +46,14 @@ class Rows:
         attention = position < ends
         return cls(padded, attention, attention & (position >= starts), None if tree is None else torch.tensor(tree))
 
+    def only(self, chosen: Sequence[int]) -> Rows:
+        """Some of the rows, no wider than they need."""
+        width = int(self.attention[list(chosen)].sum(1).max())
+        ids, attention, completion = (
+            part[list(chosen), :width] for part in (self.ids, self.attention, self.completion)
+        )
+        return Rows(ids, attention, completion, None if self.tree is None else self.tree[list(chosen)])
+
     def to(self, device: torch.device | str) -> Rows:
         tree = None if self.tree is None else self.tree.to(device)
         return Rows(self.ids.to(device), self.attention.to(device), self.completion.to(device), tree)
@@ -80,18 +88,13 @@ class Packed:
 
 def pack(rows: Rows, width: int = 0) -> Packed:
     """Trees of ``rows`` in packed rows no wider than the longest tree or ``width``."""
-    ids, stride = rows.ids.cpu().numpy(), rows.ids.shape[1]
+    stride = rows.ids.shape[1]
     starts, ends = rows.prompt.sum(1).cpu().numpy(), rows.attention.sum(1).cpu().numpy()
-    tree = np.arange(len(ids)) if rows.tree is None else rows.tree.cpu().numpy()
-    members: dict[tuple[int, bytes], list[int]] = {}
-    for row, start in enumerate(starts):
-        members.setdefault((int(tree[row]), ids[row, :start].tobytes()), []).append(row)
-    trees = list(members.values())
-    lengths = [int(starts[m[0]] + sum(ends[row] - 1 - starts[row] for row in m)) for m in trees]
+    trees, lengths = trees_of(rows)
     places, shape = _first_fit(lengths, max(width, *lengths))
 
     source, position, owner, branch = np.zeros((4, *shape), dtype=np.int64)
-    predictors: list[np.ndarray] = [np.empty(0)] * len(ids)
+    predictors: list[np.ndarray] = [np.empty(0)] * len(rows.ids)
     for number, (rows_of_tree, (line, at)) in enumerate(zip(trees, places, strict=True), start=1):
         first, root = rows_of_tree[0], at
         spans = [(first, 0, int(starts[first]), 0)]
@@ -114,6 +117,18 @@ def pack(rows: Rows, width: int = 0) -> Packed:
         visible=_visible(torch.from_numpy(owner).to(device), torch.from_numpy(branch).to(device)),
         predictors=(where // shape[1], where % shape[1]),
     )
+
+
+def trees_of(rows: Rows) -> tuple[list[list[int]], list[int]]:
+    """The rows of each tree, and how many positions it takes when it is packed."""
+    ids = rows.ids.cpu().numpy()
+    starts, ends = rows.prompt.sum(1).cpu().numpy(), rows.attention.sum(1).cpu().numpy()
+    tree = np.arange(len(ids)) if rows.tree is None else rows.tree.cpu().numpy()
+    members: dict[tuple[int, bytes], list[int]] = {}
+    for row, start in enumerate(starts):
+        members.setdefault((int(tree[row]), ids[row, :start].tobytes()), []).append(row)
+    trees = list(members.values())
+    return trees, [int(starts[m[0]] + sum(ends[row] - 1 - starts[row] for row in m)) for m in trees]
 
 
 def _first_fit(lengths: Sequence[int], width: int) -> tuple[list[tuple[int, int]], tuple[int, int]]:

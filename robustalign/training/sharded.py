@@ -12,12 +12,16 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from robustalign.policies.logprobs import takes_block_masks, unwrapped
+from robustalign.policies.packing import Rows
 from robustalign.training import distributed
 
 
-def shard(policy: nn.Module) -> None:
-    """Spread the parameters over the ranks, in place: each block by itself, then what is left, embeddings included."""
-    takes_block_masks(policy)  # found out and remembered while a forward concerns nobody else
+def shard(policy: nn.Module, longest: Rows | None = None) -> None:
+    """Spread the parameters over the ranks, in place: each block by itself, then what is left, embeddings included.
+
+    ``longest``: the widest rows that will be packed, on the policy's device.
+    """
+    takes_block_masks(policy, longest)  # found out and remembered while a forward concerns nobody else
     mesh = init_device_mesh(next(policy.parameters()).device.type, (dist.get_world_size(),))
     blocks = unwrapped(policy)._no_split_modules or ()
     for module in list(policy.modules()):

@@ -26,9 +26,10 @@ from robustalign.config import TrainerConfig
 from robustalign.data.pairs import PairCollator, TrainingRows
 from robustalign.files import to_disk
 from robustalign.policies.logprobs import unwrapped
+from robustalign.policies.packing import Rows
 from robustalign.training import distributed, sharded, watch
 from robustalign.training.objective import Objective
-from robustalign.training.steps import Batch, Plan, objective_step
+from robustalign.training.steps import Batch, Plan, objective_step, rows_of
 
 Log = Callable[[int, dict[str, float]], None]
 SHARDED = "sharded.safetensors"
@@ -76,7 +77,7 @@ class PairTrainer(Trainer):
         )
         self.loss_is_scaled_for_ga = True
         if self.sharded and distributed.world() > 1:
-            sharded.shard(model)
+            sharded.shard(model, self._longest(rows, pad))
             self.is_distributed_loading_by_transformers = True  # neither wrapped nor moved
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
@@ -98,6 +99,12 @@ class PairTrainer(Trainer):
         loss, columns = self.step_of.loss(model, inputs, self._plan, int(inputs["index"]))
         self._columns.append(columns)
         return loss * self.accelerator.num_processes
+
+    def _longest(self, rows: TrainingRows, pad: int) -> Rows:
+        """The pair that takes the widest packed row."""
+        pairs = (rows[i] for i in range(len(rows)))
+        longest = max(pairs, key=lambda row: sum(len(row[part]) for part in ("prompt", "chosen", "rejected")))
+        return rows_of(PairCollator(pad)([longest])).to(next(self._policy.parameters()).device)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         return 0

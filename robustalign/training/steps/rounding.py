@@ -12,18 +12,11 @@ tokens, packed and alone): between .1 and 1 of that.
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 PER_TOKEN = 1.5
 DEVIATIONS = 3.0
 """A bound in standard deviations: one normal number in 370 lies beyond it."""
-
-
-def forward_dtype(model: nn.Module) -> torch.dtype:
-    """The precision of the forward: that of autocast where it is on, else the parameters'."""
-    parameter = next(p for p in model.parameters() if p.is_floating_point())
-    device = parameter.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else parameter.dtype
 
 
 def logp_rounding(logps: Tensor, tokens: Tensor, forward: torch.dtype, stored: torch.dtype) -> Tensor:

@@ -11,11 +11,10 @@ from torch import Tensor, nn
 from robustalign.objectives import AdaptiveLoss, RobustValue
 from robustalign.objectives.ambiguity_set import tied
 from robustalign.policies.familiarity import policy_weight
-from robustalign.policies.logprobs import sequence_logps
+from robustalign.policies.logprobs import forward_dtype, sequence_logps
 from robustalign.training import distributed
 from robustalign.training.objective import Objective
 from robustalign.training.steps.plan import Batch, Plan, joined, loss_rounding, pair_columns, pair_terms, rows_of
-from robustalign.training.steps.rounding import forward_dtype
 
 
 class WeightStep:
