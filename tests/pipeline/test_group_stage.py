@@ -27,8 +27,10 @@ def prepared(config) -> Prepared:
 
 @pytest.mark.parametrize("groups", ["overlooked", "high_loss", "bins", "column"])
 def test_a_run_with_groups_tells_what_speaks_for_them(small, groups: str) -> None:
-    extra = {"column": ["groups.by=population"], "high_loss": ["groups.steps=2"]}.get(groups, [])
-    folder = run(small(*FEW, "method=overlooked", "method.delay=1", f"groups={groups}", *extra), groups)
+    extra = {"column": "groups.by=population", "high_loss": "groups.steps=2"}.get(
+        groups, "groups.require_evidence=false"
+    )
+    folder = run(small(*FEW, "method=overlooked", "method.delay=1", f"groups={groups}", extra), groups)
     numbers = metrics(folder)
     shares = [value for (step, name), value in numbers.items() if name.startswith("groups/share/")]
     assert sum(shares) == pytest.approx(1.0) and len(shares) == (4 if groups == "bins" else 2)
@@ -60,7 +62,14 @@ def test_the_weights_hold_from_the_delay_on_and_sum_as_told(small) -> None:
 
 
 def test_soft_memberships_reach_the_group_ball(small) -> None:
-    config = small(*FEW, "method=group_regret", "groups=overlooked", "groups.soft=true", "trainer.max_steps=3")
+    config = small(
+        *FEW,
+        "method=group_regret",
+        "groups=overlooked",
+        "groups.soft=true",
+        "groups.require_evidence=false",
+        "trainer.max_steps=3",
+    )
     found = prepared(config)
     rows = found.rows
     assert np.allclose(np.array([rows[i]["group"] for i in range(5)]).sum(1), 1)
@@ -73,7 +82,7 @@ def test_soft_memberships_reach_the_group_ball(small) -> None:
 
 def test_required_evidence_that_is_missing_leaves_no_group(small) -> None:
     """24 prompts speak for nothing."""
-    found = prepared(small(*FEW, "method=overlooked", "groups.require_evidence=true"))
+    found = prepared(small(*FEW, "method=overlooked"))
     groups, rows = found.groups, found.rows
     assert groups.dismissed and not groups.evidence.believable
     assert groups.membership.shape == (len(rows.pairs), 1) and "weight" not in rows.columns
