@@ -165,18 +165,19 @@ class Comparison:
             return f"{policy.point}, step {policy.control.step_of(self.setting.point(policy.point).last_step)}"
         return str(policy.control)
 
-    def oracle(self, target: str) -> Point | None:
-        """The oracle that knows a target."""
-        farthest = self.setting.shift.farthest() if self.measures.targets() else None
+    def oracle(self, target: str, metric: Metric) -> Point | None:
+        """The ceiling at a target: of the oracles, whatever population each knows, the one that is best there."""
+        reached: dict[str, float] = {}
         for point in self.setting.points:
-            if point.oracle and (point.config["method"].get("target") or farthest) == target:
-                return point
-        return None
+            values = self.values(Policy(point.label), metric) if point.oracle else None
+            if values is not None and values.has(target):
+                reached[point.label] = metric.better * float(values.of(target)[0].mean())
+        return self.setting.point(max(reached, key=lambda label: reached[label])) if reached else None
 
     def gap_closed(self, ours: Policy, metric: Metric) -> Estimate | None:
-        """The share of the distance from dpo to the oracle at dpo's worst target; None where that is not clear."""
+        """The share of the distance from dpo to the best oracle at dpo's worst target; None where that is not clear."""
         target = self.worst_target(metric)
-        oracle = self.oracle(target)
+        oracle = self.oracle(target, metric)
         if oracle is None:
             return None
         paired = self.paired([ours, Policy(oracle.label), Policy(self.dpo.label)], metric)

@@ -57,9 +57,9 @@ class Point:
 
     @property
     def plain(self) -> bool:
-        """Whether it is dpo, at whatever learning rate."""
+        """Whether it is dpo, at whatever learning rate: no set, no other loss, no weights of groups."""
         method = self.config["method"]
-        if method.get("oracle") or method.get("policy"):
+        if method.get("oracle") or method.get("policy") or method.get("own_pairs") or method.get("mass") is not None:
             return False
         return method.get("set") == "nominal" and method.get("loss") == "sigmoid"
 

@@ -38,6 +38,7 @@ TRUTH: Mapping[str, tuple[float, float, float]] = {
     "drdpo_t1": (1.42, 0.02, 4.0),
     "wdpo_r0.03": (2.12, 0.38, 7.6),
     "wdpo_r0.1": (1.9, 0.33, 6.0),
+    "overlooked": (2.16, 0.75, 8.2),
     "oracle": (2.08, 1.10, 9.0),
 }
 

@@ -114,11 +114,11 @@ def test_the_nominal_rule_keeps_the_nominal_value(comparison):
 
 def test_the_tolerance_of_the_nominal_rule_is_a_share_of_dpos_value(comparison):
     """A candidate whose nominal value is short of dpo's by a known share passes just above it, and not just below."""
-    candidates = [comparison.dpo, comparison.setting.point("dpo lr=5e-4")]
+    candidates = [comparison.dpo, comparison.setting.point("dpo lr=2.5e-4")]
     dpo, slow = (comparison.values(Policy(p.label), REWARD, "validation").mean("nominal") for p in candidates)
     share = (dpo - slow) / dpo
     assert dpo > 1.2 and share > 0  # else a share and a number would be hard to tell apart
-    for tolerance, label in ((1.01 * share, "dpo lr=5e-4"), (0.99 * share, "dpo")):
+    for tolerance, label in ((1.01 * share, "dpo lr=2.5e-4"), (0.99 * share, "dpo")):
         chosen, _ = nominal_rule(comparison, candidates, REWARD, tolerance)
         assert chosen.label == label
 
@@ -134,3 +134,15 @@ def test_every_rule_answers_for_every_method(comparison):
     assert all(c.regret.value >= 0 for c in made if c.chosen is not None)
     weak = next(c for c in made if (c.method, c.rule) == ("kldpo", "confidence"))
     assert weak.chosen == "dpo"  # 5000 pairs ask for far less than these temperatures
+
+
+def test_the_ceiling_is_the_oracle_that_is_best_at_the_target(comparison):
+    metric = comparison.measures.metrics()[0]
+    target = comparison.worst_target(metric)
+    oracle = comparison.oracle(target, metric)
+    reached = {
+        point.label: metric.better * comparison.values(Policy(point.label), metric).of(target)[0].mean()
+        for point in comparison.setting.points
+        if point.oracle
+    }
+    assert oracle.label == max(reached, key=reached.get)

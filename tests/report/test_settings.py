@@ -110,3 +110,10 @@ def test_a_result_that_is_no_number_is_not_averaged_away(tmp_path):
     values = measures.values(Policy("dpo"), METRICS["loss"])
     assert np.isnan(values.estimate("worst").value) and np.isnan(values.estimate("worst").low)
     assert np.isfinite(measures.values(Policy("dpo"), METRICS["reward"]).estimate("worst").value)
+
+
+def test_weights_of_groups_make_a_method_and_no_control(tmp_path):
+    sweep = make(tmp_path, ("dpo", "overlooked"), (0,))
+    (setting,) = settings(records(sweep))
+    assert [point.plain for point in (setting.point("dpo"), setting.point("overlooked"))] == [True, False]
+    assert setting.robust == [setting.point("overlooked")]
