@@ -26,11 +26,13 @@ from __future__ import annotations
 import bisect
 import itertools
 import json
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from robustalign.data import strict_json
 from robustalign.data.files import BadRow, Row
 from robustalign.errors import ConfigError, choices
 
@@ -73,6 +75,12 @@ def compile_field(spec: Any, key: str) -> Field:
     unknown = sorted(set(map(str, spec)) - set(KEYS))
     if unknown:
         raise ConfigError(f"{key}.{unknown[0]}", f"unknown key; a field has: {choices(KEYS)}")
+    for name in ("any", "zip"):
+        if name in spec and not isinstance(spec[name], list | tuple):
+            raise ConfigError(f"{key}.{name}", f"{spec[name]!r} is no list of fields")
+    for name in ("field", "text"):
+        if name in spec and not isinstance(spec[name], str | int | float):
+            raise ConfigError(f"{key}.{name}", f"{'null' if spec[name] is None else repr(spec[name])} is not text")
     if "any" in spec:
         base = _any([compile_field(one, key) for one in spec["any"]], key)
     elif "zip" in spec:
@@ -114,11 +122,13 @@ def parse_json(text: str) -> Any:
         ValueError: it does not parse.
     """
     try:
-        return json.loads(text)
+        return strict_json.loads(text)
     except json.JSONDecodeError as error:
         raise ValueError(
             f"holds JSON that does not parse ({error.msg} at character {error.pos + 1}): {text[:40]!r}"
         ) from None
+    except ValueError as error:
+        raise ValueError(f"holds JSON that cannot be read ({error}): {text[:40]!r}") from None
 
 
 def number(value: Any) -> float:
@@ -127,16 +137,20 @@ def number(value: Any) -> float:
     Raises:
         ValueError: it is none.
     """
-    if value is None or isinstance(value, bool | int | float):
-        found = float("nan") if value is None else float(value)
-    else:
-        try:
-            found = float(str(value))
-        except ValueError:
-            raise ValueError(f"holds {str(value)[:40]!r} where a number is expected") from None
-    if found != found or found in (float("inf"), float("-inf")):
+    try:
+        found = float("nan") if value is None else float(value if isinstance(value, int | float) else str(value))
+    except OverflowError:
+        raise ValueError("holds a number of more than 300 digits") from None
+    except ValueError:
+        raise ValueError(f"holds {str(value)[:40]!r} where a number is expected") from None
+    if not math.isfinite(found):
         raise ValueError(f"holds {value!r} where a finite number is expected")
     return found
+
+
+def is_nothing(value: Any) -> bool:
+    """Whether a cell holds nothing: None, an empty cell of a CSV file, or the NaN that tables of numbers hold there."""
+    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
 
 
 def _path(path: str, key: str) -> Field:
@@ -166,7 +180,7 @@ def _template(text: str, key: str) -> Field:
 
 def _any(fields: Sequence[Field], key: str) -> Field:
     def read(row: Row) -> Any:
-        return next((value for value in (_or_nothing(field, row) for field in fields) if value not in (None, "")), None)
+        return next((value for value in (_or_nothing(field, row) for field in fields) if not is_nothing(value)), None)
 
     return Field(key, tuple(path for field in fields for path in field.paths), read)
 
@@ -213,7 +227,7 @@ def _then(base: Field, name: str, option: Any, key: str) -> Field:
 
     def read(row: Row) -> Any:
         value = base.read(row)
-        return None if value is None else step(value, row)
+        return None if is_nothing(value) else step(value, row)
 
     return Field(key, paths, read)
 
@@ -259,9 +273,9 @@ def _remove(option: Any, key: str) -> Step:
 
 def _times(option: Any, key: str) -> Step:
     try:
-        factor = float(option)
-    except (TypeError, ValueError):
-        raise ConfigError(f"{key}.times", f"{option!r} is not a number") from None
+        factor = number(option)
+    except ValueError:
+        raise ConfigError(f"{key}.times", f"{option!r} is not a finite number") from None
     return lambda value, row: factor * number(value)
 
 
@@ -280,9 +294,9 @@ def _map(option: Any, key: str) -> Step:
 
 def _bins(option: Any, key: str) -> Step:
     try:
-        edges = [float(edge) for edge in option]
-    except (TypeError, ValueError):
-        raise ConfigError(f"{key}.bins", f"{option!r} is no list of numbers") from None
+        edges = [number(edge) for edge in ([*option] if isinstance(option, list | tuple) else [None])]
+    except ValueError:
+        raise ConfigError(f"{key}.bins", f"{option!r} is no list of finite numbers") from None
     if not edges or edges != sorted(set(edges)):
         raise ConfigError(f"{key}.bins", f"{option!r} must rise")
     names = [f"<{edges[0]:g}", *(f"{a:g}-{b:g}" for a, b in itertools.pairwise(edges)), f"{edges[-1]:g}+"]
@@ -290,7 +304,7 @@ def _bins(option: Any, key: str) -> Step:
 
 
 def _markers(option: Any, key: str) -> Step:
-    if not isinstance(option, Mapping):
+    if not isinstance(option, Mapping) or not option or "" in option:
         raise ConfigError(f"{key}.markers", f"{option!r} is no mapping from what stands before a turn to its role")
     pattern = re.compile("(" + "|".join(re.escape(str(mark)) for mark in option) + ")")
     roles = {str(mark): str(role) for mark, role in option.items()}
@@ -309,7 +323,7 @@ def _markers(option: Any, key: str) -> Step:
 
 def as_text(value: Any) -> str:
     """A carried value as the text that groups are named by; '' where there is none."""
-    if value is None or value == []:
+    if value == [] or is_nothing(value):
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"

@@ -14,6 +14,7 @@ import io
 import json
 import re
 import sys
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -22,6 +23,7 @@ from typing import IO, Any
 
 from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 
+from robustalign.data import strict_json
 from robustalign.errors import ConfigError
 from robustalign.fingerprints import of_file
 
@@ -37,6 +39,14 @@ class BadRow(Exception):
     def __init__(self, key: str, problem: str) -> None:
         super().__init__(f"{key}: {problem}")
         self.key, self.problem = key, problem
+
+
+class LeftOut(BadRow):
+    """A row that can be read and is left out for a reason. ``row``: itself, for its split."""
+
+    def __init__(self, key: str, reason: str, row: Row) -> None:
+        super().__init__(key, reason)
+        self.row = row
 
 
 Row = Mapping[str, Any]
@@ -82,10 +92,12 @@ def parts(
     Raises:
         ConfigError: there is nothing, or it is of no known kind.
     """
+    hub: dict[str, Any] = {"subset": subset, "folder": folder, "revision": revision}
     if isinstance(path, Mapping):
-        found = [_renamed(part, str(split)) for split, one in path.items() for part in parts(one, key=f"{key}.{split}")]
+        each = ((str(name), partial(parts, one, key=f"{key}.{name}", **hub)) for name, one in path.items())
+        found = [replace(part, split=name) for name, read in each for part in _of_split(name, read(), f"{key}.{name}")]
     elif isinstance(path, Sequence) and not isinstance(path, str):
-        found = [part for one in path for part in parts(one, key=key)]
+        found = [_named(part) for one in path for part in parts(one, key=key, **hub)]
     elif not path:
         raise ConfigError(key, "is empty; give a hub id, a file, a glob of files, or a folder of Dataset.save_to_disk")
     elif is_local(str(path)):
@@ -116,8 +128,22 @@ def content(found: Sequence[Part]) -> str:
 # ---------------------------------------------------------------- places
 
 
-def _renamed(part: Part, split: str) -> Part:
-    return replace(part, split=split)
+def _of_split(name: str, found: list[Part], key: str) -> list[Part]:
+    """Of data that have several splits the one of that name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    names = list(dict.fromkeys(part.split for part in found))
+    if len(names) > 1 and name not in names:
+        told = ", ".join(one or "one without a name" for one in names)
+        raise ConfigError(key, f"holds several splits ({told}), none called {name!r}; name the files of one")
+    return [part for part in found if len(names) == 1 or part.split == name]
+
+
+def _named(part: Part) -> Part:
+    """A file of a list, in the split that its name says, as the files of a glob are."""
+    return part if part.split or part.table is not None else replace(part, split=_split_in(Path(part.file).name))
 
 
 def _local(path: Path, folder: str | None, key: str) -> list[Part]:
@@ -139,7 +165,8 @@ def _folder(path: Path, key: str) -> list[Part]:
         return [_saved(path / name, name, key) for name in names]
     if (path / "state.json").is_file():
         return [_saved(path, "", key)]
-    files = sorted(file for file in path.rglob("*") if file.is_file() and _suffix(file) is not None)
+    visible = (file for file in path.rglob("*") if not any(p.startswith(".") for p in file.relative_to(path).parts))
+    files = sorted(file for file in visible if file.is_file() and _suffix(file) is not None)
     return [_file(file, _split_in(file.name), key) for file in files]
 
 
@@ -221,12 +248,13 @@ def _guarded(reader: Callable[[Path], Rows], file: Path, key: str) -> Rows:
             yield row
     except UnicodeDecodeError as error:
         byte = error.object[error.start]
+        encoding = "utf-16" if number == 0 and error.object[:2] in (b"\xff\xfe", b"\xfe\xff") else "latin1"
         raise ConfigError(
             key,
             f"{file.name} row {number + 1} or one soon after it is not UTF-8 (byte 0x{byte:02x}); "
-            f"convert the file: iconv -f latin1 -t utf-8",
+            f"convert the file: iconv -f {encoding} -t utf-8",
         ) from error
-    except (csv.Error, json.JSONDecodeError, OSError, EOFError, ValueError) as error:
+    except (csv.Error, OSError, EOFError, ValueError, NotImplementedError, zlib.error) as error:
         raise ConfigError(key, f"{file.name} row {number + 1}: {_first_line(error)}") from error
 
 
@@ -245,49 +273,29 @@ def _json_lines(file: Path) -> Rows:
 
 def _object(line: str) -> Row | BadRow:
     try:
-        row = json.loads(line)
+        row = strict_json.loads(line)
     except json.JSONDecodeError as error:
         return BadRow("dataset.path", f"is no JSON ({error.msg} at character {error.pos + 1})")
+    except ValueError as error:
+        return BadRow("dataset.path", f"cannot be read: {error}")
     if not isinstance(row, dict):
         return BadRow("dataset.path", f"is {type(row).__name__}, not an object with named fields")
     return row
 
 
 def _json_values(file: Path) -> Rows:
-    """The objects of an array, or objects one after another, without holding them all."""
-    decoder, buffer, position = json.JSONDecoder(), "", 0
     with _text(file) as stream:
-        more = True
-        while True:
-            while position < len(buffer) and buffer[position] in " \t\r\n,[":
-                position += 1
-            if position == len(buffer) or buffer[position] == "]":
-                if not more:
-                    return
-                buffer, position = buffer[position + 1 :], 0
-            else:
-                try:
-                    row, position = decoder.raw_decode(buffer, position)
-                except json.JSONDecodeError:
-                    if not more:
-                        raise
-                    buffer, position = buffer[position:], 0
-                else:
-                    if not isinstance(row, dict):
-                        raise ValueError(f"holds {type(row).__name__} where an object with named fields is expected")
-                    yield row
-                    continue
-            block = stream.read(1 << 20)
-            more, buffer = bool(block), buffer + block
+        for row in strict_json.values(stream):
+            if not isinstance(row, dict):
+                raise ValueError(f"holds {type(row).__name__} where an object with named fields is expected")
+            yield row
 
 
 def _separated(separator: str, file: Path) -> Rows:
     with _text(file) as stream:
         rows = csv.reader(stream, delimiter=separator, strict=True)
         header = next(rows, [])
-        repeated = sorted({name for name in header if header.count(name) > 1})
-        if repeated:
-            raise ValueError(f"the header names {', '.join(map(repr, repeated))} twice")
+        _once(header)
         for cells in rows:
             if not cells:
                 continue
@@ -297,12 +305,19 @@ def _separated(separator: str, file: Path) -> Rows:
                 yield BadRow("dataset.path", f"has {len(cells)} cells where the header has {len(header)}")
 
 
+def _once(header: Sequence[str]) -> None:
+    repeated = sorted({name for name in header if header.count(name) > 1})
+    if repeated:
+        raise ValueError(f"the header names {', '.join(map(repr, repeated))} twice")
+
+
 def _parquet_rows(file: Path) -> Rows:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     source = pa.BufferReader(gzip.decompress(file.read_bytes())) if file.suffix.lower() == ".gz" else file
     with pq.ParquetFile(source) as table:
+        _once(table.schema_arrow.names)
         for batch in table.iter_batches(batch_size=1024):
             yield from batch.to_pylist()
 

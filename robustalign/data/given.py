@@ -15,7 +15,7 @@ from datasets import Dataset, Features, List, Value, concatenate_datasets
 
 from robustalign.config import Config, DatasetConfig
 from robustalign.data.prompts import Turn, said
-from robustalign.data.reading import Account
+from robustalign.data.reading import UNUSED, Account
 from robustalign.data.rows import COLUMN, Rows
 from robustalign.errors import ConfigError
 from robustalign.policies.encode import Encoder, Unrenderable
@@ -74,7 +74,10 @@ def nothing_left(config: Config, split: str, account: Account, too_long: int = 0
         problem = f"{config.model.max_length} is too short: all {too_long} comparisons of the {split} split are longer"
         return "model.max_length", problem
     if reasons := account.reasons(split) or account.reasons("train"):
-        key = "dataset.splits" if "also in" in reasons else "dataset.path"
+        if UNUSED in reasons:
+            own = ", ".join(map(repr, account.unused))
+            reasons += f"; the data's own are {own}: dataset.splits={{train: ..., test: ...}}"
+        key = "dataset.splits" if "also in" in reasons or UNUSED in reasons else "dataset.path"
         return key, f"no row is left in the {split} split: {reasons}"
     return "dataset.splits", (
         f"no row is left in the {split} split: {account.read} rows are too few or have too few prompts to cut one off; "

@@ -13,12 +13,14 @@ import numpy as np
 from robustalign.config import DatasetConfig
 from robustalign.data import formats, reshape
 from robustalign.data.fields import as_text, compile_field
-from robustalign.data.files import BadRow, Part, parts
+from robustalign.data.files import BadRow, LeftOut, Part, parts
 from robustalign.data.formats.found import Dropped
 from robustalign.data.named_splits import NamedSplits
 from robustalign.data.prompts import Comparison, Turn, said
 from robustalign.data.splits import SPLITS, WHOLE, cut, hash_of, owners, placed, prompt_key
 from robustalign.errors import ConfigError, choices
+
+UNUSED = "split that is not used"
 
 
 @dataclass
@@ -54,6 +56,11 @@ def data_parts(config: DatasetConfig) -> list[Part]:
     return parts(config.path, subset=config.subset, folder=config.data_dir, revision=config.revision)
 
 
+def _holds(names: Sequence[str], path: str) -> bool:
+    """Whether a path begins with one of the columns."""
+    return any(path == name or path.startswith(f"{name}.") for name in names)
+
+
 class Reading:
     """One pass over the data. ``bad`` is told of every row that cannot be read, where it is not to be an error."""
 
@@ -84,19 +91,24 @@ class Reading:
         Raises:
             ConfigError: with the columns that are.
         """
-        read = [*self.fields.all(), *self.columns.values(), *self.splits.fields]
+        read = [*self.fields.all(), *self.columns.values(), *self.splits.fields, *reshape.fields(self.config)]
         made = reshape.made(self.config) | {"reply", "other", "vote", "votes_of"}
-        for part in self.parts:
+        places = [(field, path, path.split(".")) for field in read for path in field.paths]
+        if self.config.gather and not any(head == "rows" for _, _, (head, *_) in places):
+            raise ConfigError(
+                "dataset.gather", "makes one row of several, but no field reads them; read them from rows"
+            )
+        for part in (part for part in self.parts if self.splits.uses(part.split)):
             names = part.columns()
-            if not names:
-                if not any(True for _ in part.read()):
-                    continue
-                return
-            for column, path in ((one, path) for one in read for path in one.paths):
-                head = path.split(".")[0]
-                if head not in made and not any(path == name or path.startswith(f"{name}.") for name in names):
+            for column, path, (head, *_) in places if names else ():
+                if head not in made and not _holds(names, path):
                     raise ConfigError(column.key, f"{part.file} has no column {head!r}; it has: {', '.join(names)}")
-            return
+        for name, side in self.side.items():
+            names = [column for part in side for column in part.columns()]
+            for column, _, (head, *rest) in places:
+                if head == name and rest and not _holds(names, ".".join(rest)):
+                    problem = f"the side table {name} has no column {rest[0]!r}; it has: {', '.join(names)}"
+                    raise ConfigError(column.key, problem)
 
     def located(self) -> Iterator[tuple[str, Any]]:
         """Every row of every part that is used, with where it stands, after all steps."""
@@ -125,17 +137,21 @@ class Reading:
         for where, row in self.located():
             code: int | None = WHOLE
             try:
+                if isinstance(row, LeftOut):
+                    self._drop(self.splits.code(row.row) or 0, (), row.problem, where)
+                    continue
                 if isinstance(row, BadRow):
                     raise row
                 code = self.splits.code(row)
                 if code is None:
-                    self._drop(0, (), "split that is not used", where)
+                    self._drop(0, (), UNUSED, where)
                     continue
                 for found, source in self.format.read(row, self.fields, self.config):
                     if isinstance(found, Dropped):
                         self._drop(code, found.prompt, found.reason, where)
                         continue
                     columns = {name: as_text(column(source)) for name, column in self.columns.items()}
+                    _check_characters(found, columns)
                     self.codes.append(code)
                     self.hashes.append(self._hashes(found, columns))
                     yield replace(found, columns=columns, row=where)
@@ -176,7 +192,7 @@ class Reading:
             into[reason] = into.get(reason, 0) + count
             account.splits[name]["first"].setdefault(reason, self.first[code, by_hash, reason])
         codes = np.array(self.codes, dtype=np.int8)
-        keys = np.array(self.hashes, dtype=np.uint64).reshape(len(codes), -1)
+        keys = np.array(self.hashes or np.empty((0, 1)), dtype=np.uint64)
         split = self._assign(codes, keys, given, account)
         for code, name in enumerate(SPLITS):
             account.splits[name]["kept"] = int((split == code).sum())
@@ -198,3 +214,22 @@ class Reading:
             count = int((lost & (split == code) & (flat.min(0) == owner)).sum())
             account.splits[SPLITS[code]]["dropped"][f"{what} also in the {SPLITS[owner]} split"] = count
         return np.where(lost, -1, split).astype(np.int8)
+
+
+def _check_characters(found: Comparison, columns: Mapping[str, str]) -> None:
+    """Refuse text that no file can hold.
+
+    Raises:
+        BadRow: half of a pair of surrogates, which JSON can spell and which is no character.
+    """
+    for turn in (*found.prompt.turns, *found.chosen, *found.rejected):
+        try:
+            f"{turn.role}{turn.content}".encode()
+        except UnicodeEncodeError as error:
+            half = error.object[error.start : error.start + 1]
+            raise BadRow("dataset.path", f"holds {half!r}, half of a character, in {turn.content[:40]!r}") from None
+    for name, value in columns.items():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise BadRow(f"dataset.columns.{name}", f"holds half of a character in {value[:40]!r}") from None

@@ -16,7 +16,7 @@ from typing import Any
 
 from robustalign.config import DatasetConfig
 from robustalign.data.fields import Field, as_text, compile_field, get
-from robustalign.data.files import BadRow, Part, Row, is_local, parts
+from robustalign.data.files import BadRow, LeftOut, Part, Row, is_local, parts
 from robustalign.errors import ConfigError, choices
 
 Located = tuple[str, "Row | BadRow"]  # where a row stands ('data.csv row 7'), and the row
@@ -64,8 +64,18 @@ def joiner(name: str, spec: Mapping[str, Any], side: Sequence[Part]) -> Step:
             table[value] = row
 
     def step(rows: Iterable[Located]) -> Iterator[Located]:
+        seen = matched = 0
         for where, row in rows:
-            yield where, row if isinstance(row, BadRow) else {**row, name: table.get(as_text(mine(row)))}
+            if isinstance(row, BadRow):
+                yield where, row
+                continue
+            partner = table.get(as_text(mine(row)))
+            seen, matched = seen + 1, matched + (partner is not None)
+            yield where, {**row, name: partner}
+        if seen and not matched:
+            raise ConfigError(
+                f"{key}.key", f"none of {seen:,} rows has a {spec['key']!r} that is a {on!r} of the side table"
+            )
 
     return step
 
@@ -99,6 +109,24 @@ def steps(config: DatasetConfig, side: Mapping[str, Sequence[Part]]) -> list[Ste
     return found
 
 
+def fields(config: DatasetConfig) -> list[Field]:
+    """What the steps read of a row."""
+    read = [(spec["key"], f"join.{name}.key") for name, spec in config.join.items()]
+    read += [(path, f"where.{path}") for path in config.where]
+    read += [
+        (config.thread[name], f"thread.{name}")
+        for name in ("id", "parent", "role", "content")
+        if config.thread.get(name)
+    ]
+    read += [(config.gather, "gather")] if config.gather else []
+    if "names" in config.turns:
+        paths = [config.turns["prompt"], config.turns["best"], *config.turns["replies"].values()]
+        read += [(str(path).replace("{}", str(name)), "turns") for name in config.turns["names"][:1] for path in paths]
+    elif config.turns:
+        read.append((config.turns["list"], "turns.list"))
+    return [compile_field(spec, f"dataset.{key}") for spec, key in read]
+
+
 def made(config: DatasetConfig) -> set[str]:
     """The names that the steps add to a row."""
     added = {"_file", "_split", *config.join}
@@ -121,6 +149,8 @@ def _where(conditions: Mapping[str, Any]) -> Step:
         for where, row in rows:
             if isinstance(row, BadRow) or all(as_text(field(row)) in values for field, values in wanted):
                 yield where, row
+            else:
+                yield where, LeftOut("dataset.where", "left out by dataset.where", row)
 
     return step
 
@@ -141,15 +171,28 @@ def _thread(spec: Mapping[str, Any]) -> Step:
                 message = {"role": names.get(spoken, spoken), "content": said(row)}
                 messages[as_text(ids(row))] = (as_text(parent(row)), message)
         for where, row in kept:
-            yield where, row if isinstance(row, BadRow) else {**row, "thread": _before(as_text(parent(row)), messages)}
+            if not isinstance(row, BadRow):
+                try:
+                    row = {**row, "thread": _before(as_text(parent(row)), messages)}
+                except ValueError as error:
+                    row = BadRow("dataset.thread.parent", str(error))
+            yield where, row
 
     return step
 
 
 def _before(message: str, messages: Mapping[str, tuple[str, dict]]) -> list[dict]:
-    """From the first message of a thread to this one."""
+    """From the first message of a thread to this one.
+
+    Raises:
+        ValueError: one is not there, or they answer one another in a circle.
+    """
     found: list[dict] = []
-    while message and message in messages and len(found) < 1000:
+    while message:
+        if message not in messages:
+            raise ValueError(f"names {message!r}, which is the id of no row")
+        if len(found) == len(messages):
+            raise ValueError("leads back to the row itself")
         message, said = messages[message]
         found.append(said)
     return found[::-1]
@@ -167,9 +210,11 @@ def _gather(field: Field) -> Step:
             if isinstance(row, BadRow):
                 yield where, row
                 continue
-            groups.setdefault(f"{row['_split']}\0{as_text(field(row))}", (where, []))[1].append(
-                json.dumps(row, default=str)
-            )
+            value = as_text(field(row))
+            if not value:
+                yield where, BadRow(field.key, f"{' and '.join(field.paths)} holds nothing to put rows together by")
+                continue
+            groups.setdefault(f"{row['_split']}\0{value}", (where, []))[1].append(json.dumps(row, default=str))
         while groups:
             where, members = groups.pop(next(iter(groups)))
             together = [json.loads(text) for text in members]
@@ -188,7 +233,10 @@ def _turns(spec: Mapping[str, Any]) -> Step:
                 yield where, row
                 continue
             thread: list[dict] = []
-            for turn, asked, replies, best in read(row):
+            turns = list(read(row))
+            if not turns:
+                yield where, LeftOut("dataset.turns", "conversation without a turn", row)
+            for turn, asked, replies, best in turns:
                 thread = [*thread, *({"role": "user", "content": text} for text in asked)]
                 yield f"{where} turn {turn}", {**row, "thread": thread, "rows": replies}
                 if best is None:
@@ -225,6 +273,8 @@ def _turns_in_columns(spec: Mapping[str, Any]) -> Callable[[Row], Iterator[TurnO
     """Columns for each turn: ``{}`` in their names stands for its name; ``replies``: name -> column."""
     required = ("names", "prompt", "replies", "best")
     spec = _options(spec, "dataset.turns", (*required, "remove"), required)
+    if not isinstance(spec["names"], list) or not isinstance(spec["replies"], Mapping):
+        raise ConfigError("dataset.turns", "names is a list of turns, and replies a mapping of names to columns")
     replies = {str(name): str(path) for name, path in spec["replies"].items()}
     unwanted = spec.get("remove") or "(?!)"  # matches nothing
 

@@ -46,9 +46,12 @@ class Rows:
 
 def key(config: DatasetConfig) -> dict[str, Any]:
     """What the table depends on: the content of every file, and how it is read."""
-    side = {name: content(found) for name, found in reshape.join_parts(config).items()}
-    facts = {"version": 2, "content": content(data_parts(config)), "side": side}
+    found = data_parts(config)
+    side = {name: content(table) for name, table in reshape.join_parts(config).items()}
+    facts: dict[str, Any] = {"version": 2, "content": content(found), "side": side}
     facts |= {name: getattr(config, name) for name in READING}
+    if "_file" in json.dumps(facts, default=str):  # a column that is read from where a file stands
+        facts["files"] = [part.file for part in found]
     if config.format == "scores":
         facts |= {"pairs": asdict(replace(config.pairs, limit=None)), "seed": config.seed}
     return facts

@@ -63,7 +63,7 @@ def test_globs_folders_lists_and_mappings(tmp_path) -> None:
 
     by_split = [("test", "test"), ("train", "train-0"), ("train", "train-1")]
     assert names(str(tmp_path)) == names(f"{tmp_path}/*.jsonl") == by_split
-    assert names([f"{tmp_path}/test.jsonl", f"{tmp_path}/train-0.jsonl"]) == [("", "test"), ("", "train-0")]
+    assert names([f"{tmp_path}/test.jsonl", f"{tmp_path}/train-0.jsonl"]) == by_split[:2]
     assert names({"a": f"{tmp_path}/test.jsonl", "b": f"{tmp_path}/train-*.jsonl"}) == [
         ("a", "test"), ("b", "train-0"), ("b", "train-1"),
     ]  # fmt: skip

@@ -293,7 +293,7 @@ def test_oasst_pairs_siblings_under_their_thread(tmp_path) -> None:
     found, account = read(preset("oasst1", write(tmp_path / "d.jsonl", rows)))
     assert brief(found) == [(["text 1"], "text 3", "text 2"), (["text 1", "text 3", "text 4"], "text 5", "text 6")]
     assert [turn.role for turn in found[1].prompt.turns] == ["user", "assistant", "user"]
-    assert dropped(account) == {"no score": 1}
+    assert dropped(account) == {"no score": 1, "left out by dataset.where": 3}
 
 
 def wmt_row(pair: str = "zh-en") -> dict:

@@ -22,6 +22,7 @@ from robustalign.errors import ConfigError
 REQUIRED = ("first", "second")
 OPTIONAL = ("prompt", "votes", "winner", "count_first", "count_second", "count_tie")
 SPECIAL = ("winner", "votes")
+MOST = 1_000_000  # votes of one outcome: each is a row while a pair is read
 
 
 def prepare(fields: Fields) -> None:
@@ -58,6 +59,8 @@ def read(row: Row, fields: Fields, config: DatasetConfig) -> Iterator[Found]:
     prompt, first, second = found
     votes = list(_votes(row, fields))
     if config.votes == "each":
+        if not votes:
+            yield Dropped("no votes", prompt), row
         for outcome, voter in votes:
             if outcome == "neither" or (outcome == "tie" and config.ties == "drop"):
                 yield Dropped(NEITHER if outcome == "neither" else TIE, prompt), voter
@@ -85,8 +88,8 @@ def _votes(row: Row, fields: Fields) -> Iterator[tuple[str, dict[str, Any]]]:
             field = fields.get(f"count_{outcome}")
             try:
                 count = number(field(row)) if field else 0
-                if count < 0 or count != int(count):
-                    raise ValueError(f"holds {count:g} where a number of votes is expected")
+                if not 0 <= count <= MOST or count != int(count):
+                    raise ValueError(f"holds {count:g} where a number of votes is expected (0 to {MOST:,})")
             except ValueError as error:
                 raise BadRow(f"dataset.fields.count_{outcome}", str(error)) from error
             yield from ((outcome, {**row, "vote": None}) for _ in range(int(count)))

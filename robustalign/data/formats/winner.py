@@ -26,6 +26,12 @@ WORDS = {
     "tie": ("tie", "equal", "same"),
     "neither": ("neither", "both_bad", "tie (bothbad)"),
 }
+ALLOWED = {
+    "flags": ("flags",),
+    "numbers": ("numbers",),
+    "names": ("names", "field", "map", "json", "tie", "neither"),
+    "negative": ("negative", "field", "map", "json", "neither"),
+}
 KEYS = ("field", "map", "json", "negative", "names", "flags", "numbers", *OUTCOMES)
 
 
@@ -47,6 +53,7 @@ class Winner:
         self.fields: list[Field] = []
         kinds = {"flags": self._flags, "numbers": self._numbers, "names": self._names, "negative": self._signed}
         kind = next((kind for kind in kinds if kind in spec), None)
+        self._check(spec, kind)
         self._read: Callable[[Row], str] = kinds[kind](spec) if kind else self._words(spec)
 
     def __call__(self, row: Row) -> str:
@@ -59,6 +66,16 @@ class Winner:
             return self._read(row)
         except ValueError as error:
             raise BadRow(self.key, str(error)) from error
+
+    def _check(self, spec: Mapping[str, Any], kind: str | None) -> None:
+        for name in spec:
+            if kind is not None and name not in ALLOWED[kind]:
+                raise ConfigError(f"{self.key}.{name}", f"says nothing beside {kind} (known: {choices(ALLOWED[kind])})")
+        if kind in (None, "negative"):
+            return
+        known = OUTCOMES if kind == "flags" else ("first", "second")
+        if not isinstance(spec[kind], Mapping) or not {"first", "second"} <= set(spec[kind]) <= set(known):
+            raise ConfigError(f"{self.key}.{kind}", f"{spec[kind]!r} is no mapping of {', '.join(known)} to columns")
 
     def _field(self, spec: Any, name: str = "") -> Field:
         field = compile_field(spec, f"{self.key}.{name}" if name else self.key)
@@ -73,7 +90,10 @@ class Winner:
     def _words(self, spec: Mapping[str, Any], words: Mapping[str, Any] | None = None) -> Callable[[Row], str]:
         field = self._main(spec)
         given = {name: spec[name] for name in OUTCOMES if name in spec} or WORDS
-        known = {_plain(word): name for name, listed in given.items() for word in _listed(listed)}
+        known: dict[str, str] = {}
+        for name, word in ((name, _plain(word)) for name, listed in given.items() for word in _listed(listed)):
+            if known.setdefault(word, name) != name:
+                raise ConfigError(f"{self.key}.{name}", f"{word!r} already means {known[word]}")
 
         def read(row: Row) -> str:
             value = _plain(field(row))
@@ -145,11 +165,15 @@ def _listed(value: Any) -> list[Any]:
 
 
 def _plain(value: Any) -> str:
-    """One spelling for 1, 1.0, '1' and true."""
+    """One spelling for 1, 1.0, '1', true and 'True'; numbers keep all their digits."""
     text = as_text(value)
-    if isinstance(value, bool):
-        return "1" if value else "0"
+    if text.lower() in ("true", "false"):
+        return "1" if text.lower() == "true" else "0"
     try:
-        return f"{float(text):g}"
+        return str(int(text))
+    except ValueError:
+        pass
+    try:
+        return f"{float(text):.17g}"
     except ValueError:
         return text
