@@ -166,7 +166,9 @@ def _point_config(run: Run) -> Mapping[str, Any]:
     trainer = {key: value for key, value in run.config["trainer"].items() if key not in NO_RESULT}
     if run.method.get("scope") == "microbatch":
         trainer["micro_batch_size"] = run.config["trainer"]["micro_batch_size"]
-    return {"method": run.method, "trainer": trainer}
+    groups = run.config.get("groups") or {}
+    found = {} if groups.get("method", "none") == "none" else {"groups": groups}
+    return {"method": run.method, "trainer": trainer, **found}
 
 
 def _distinct(names: Sequence[Mapping[str, str]]) -> list[str]:

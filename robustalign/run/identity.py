@@ -71,8 +71,8 @@ def varies(configs: Sequence[Config]) -> list[str]:
 
 
 def labels(configs: Sequence[Config | Mapping[str, Any]]) -> list[str]:
-    """What tables call each run's point: ``label`` or the method's name, then the values of the method and of the
-    optimisation in which runs of the same name differ: ``tv radius=0.05``. Seeds share a label.
+    """What tables call each run's point: ``label`` or the method's name, then the values of the method, of its
+    groups and of the optimisation in which runs of the same name differ: ``tv radius=0.05``. Seeds share a label.
     """
     flats = [_of_point(flat(config)) for config in configs]
     named: dict[str, list[int]] = {}
@@ -93,7 +93,9 @@ def _of_point(values: Mapping[str, Any]) -> dict[str, Any]:
     no_result = {f"trainer.{name}" for name in NO_RESULT}
     if values.get("method.scope") == "microbatch":
         no_result.discard("trainer.micro_batch_size")
-    return {key: v for key, v in values.items() if key.startswith(("method.", "trainer.")) and key not in no_result}
+    grouped = values.get("groups.method", "none") != "none"
+    parts = ("method.", "trainer.", "groups.") if grouped else ("method.", "trainer.")
+    return {key: v for key, v in values.items() if key.startswith(parts) and key not in no_result}
 
 
 def varying_keys(configs: Sequence[Config]) -> list[str]:

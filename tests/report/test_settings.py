@@ -28,6 +28,15 @@ def test_points_and_their_seeds(sweep):
     }
 
 
+def test_groups_tell_points_apart(tmp_path):
+    """The same method on groups found in two ways."""
+    narrow = make(tmp_path, ("kldpo_t0.5",), (0, 1), "groups=overlooked")
+    wide = make(tmp_path, ("kldpo_t0.5",), (0, 1), "groups=overlooked", "groups.threshold=2.0")
+    (setting,) = settings(records(narrow) + records(wide))
+    found = {point.config["groups"]["threshold"]: point.label for point in setting.points}
+    assert set(found) == {1.0, 2.0} and len(set(found.values())) == 2
+
+
 def test_runs_that_differ_in_more_than_the_seed_are_never_averaged(tmp_path):
     """Two learning rates under one label become two points with different names."""
     fast = make(tmp_path, ("kldpo_t0.5",), (0, 1))
