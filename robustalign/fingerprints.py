@@ -17,7 +17,7 @@ from typing import Any
 from robustalign.files import replace_text
 
 LONG = 20  # hex digits of a fingerprint
-_hashes: dict[tuple[str, int, int, int], str] = {}
+_hashes: dict[tuple[str, int, int, int, int], str] = {}
 _codes: dict[Path, tuple[dict[str, Any], dict[Path, str]]] = {}
 
 
@@ -30,20 +30,22 @@ def of_files(files: Iterable[Path], memory: Path | None = None) -> str:
 
 
 def of_file(file: Path, memory: Path | None = None) -> str:
-    """Sha256 of a file's content; read again only if its size, inode or time of change differs.
+    """Sha256 of a file's content; read again only if its size, inode, time of edit or time of change differs.
+
+    The time of edit can be set by hand; that of change (ctime) cannot, and tells such an edit too.
 
     Args:
         file: to read.
         memory: a folder where hashes are remembered for other processes.
     """
     facts = file.stat()
-    at = (str(file.absolute()), facts.st_size, facts.st_mtime_ns, facts.st_ino)
+    at = (str(file.absolute()), facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino)
     if at not in _hashes:
         _hashes[at] = _remembered(at, file, memory) if memory else _read(file)
     return _hashes[at]
 
 
-def _remembered(at: tuple[str, int, int, int], file: Path, memory: Path) -> str:
+def _remembered(at: tuple[str, int, int, int, int], file: Path, memory: Path) -> str:
     note = memory / f"{hashlib.sha256(at[0].encode()).hexdigest()[:LONG]}.json"
     try:
         known = json.loads(note.read_text())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+from collections import Counter
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from robustalign.policies.encode import Encoder, Unrenderable
 
 ACCOUNT = "account.json"  # in the folder of candidates: what became of the split's rows
 TOO_LONG, NOT_NEEDED, REFUSED = "too long", "beyond dataset.{}_prompts", "refused by the chat template"
+SAME = "the same tokens in both replies"
 _MESSAGES = List({"role": Value("string"), "content": Value("string")})
 _IDS = List(Value("int32"))
 
@@ -40,14 +42,14 @@ def given_candidates(config: Config, split: str, encoder: Encoder, rows: Rows, t
     scratch = target / "scratch"
     scratch.mkdir()
     pieces: list[Dataset] = []
-    bad: list[int] = []
+    faults: list[tuple[int, str]] = []
     looked = kept = 0
     while looked < len(index) and (wanted is None or kept < wanted):
         end = None if wanted is None else looked + max(256, (wanted - kept) * 11 // 10)
         piece = _tokenised(config, encoder, rows.table, index[looked:end], scratch / f"{len(pieces)}.arrow")
-        no = np.array(piece["refused"][:], dtype=bool)
-        bad += (looked + np.array(piece["place"][:], dtype=int)[no]).tolist()
-        piece = piece.select(np.flatnonzero(~no))
+        found = np.array(piece["fault"][:], dtype=object)
+        faults += [(looked + place, fault) for place, fault in zip(piece["place"][:], found, strict=True) if fault]
+        piece = piece.select(np.flatnonzero(found == ""))
         if wanted is not None and kept + len(piece) >= wanted:
             piece = piece.select(range(wanted - kept))
             looked += piece[-1]["place"] + 1
@@ -55,13 +57,16 @@ def given_candidates(config: Config, split: str, encoder: Encoder, rows: Rows, t
             looked = len(index) if end is None else min(end, len(index))
         pieces.append(piece)
         kept += len(piece)
-    refusals = sum(place < looked for place in bad)
-    facts = {REFUSED: refusals, TOO_LONG: looked - kept - refusals, NOT_NEEDED.format(split): len(index) - looked}
-    if refusals == looked > 0:
+    counts = Counter(fault for place, fault in faults if place < looked)
+    facts = dict(counts) | {TOO_LONG: looked - kept - counts.total(), NOT_NEEDED.format(split): len(index) - looked}
+    if counts[REFUSED] == looked > 0:
         raise ConfigError("dataset.path", f"the chat template refuses every comparison of the {split} split")
+    if not kept and counts[SAME]:
+        problem = f"this tokenizer makes {SAME} of {counts[SAME]} comparisons of {looked} in the {split} split"
+        raise ConfigError("model.path", f"{problem}, and none is left")
     if not kept:
         raise ConfigError(*nothing_left(config, split, rows.account, facts[TOO_LONG]))
-    table = concatenate_datasets(pieces).remove_columns(["place", "refused"])
+    table = concatenate_datasets(pieces).remove_columns(["place", "fault"])
     table.save_to_disk(target, max_shard_size="1GB")
     del table, pieces, piece
     shutil.rmtree(scratch)
@@ -94,7 +99,7 @@ def save_account(account: Account, split: str, kept: int, facts: Mapping[str, in
 
 
 def _tokenised(config: Config, encoder: Encoder, table: Dataset, index: list[int], file: Path) -> Dataset:
-    """The rows that fit or are ``refused``, with their ``place`` in ``index``."""
+    """The rows that fit or have a ``fault`` ('': none), with their ``place`` in ``index``."""
     columns = [name for name in table.column_names if name.startswith(COLUMN)]
     features = Features(
         turns=_MESSAGES,
@@ -106,7 +111,7 @@ def _tokenised(config: Config, encoder: Encoder, table: Dataset, index: list[int
         weight=Value("float64"),
         row=Value("string"),
         place=Value("int64"),
-        refused=Value("bool"),
+        fault=Value("string"),
         **{name: Value("string") for name in columns},
     )
     processes = config.dataset.num_proc
@@ -134,21 +139,23 @@ def _encode(
     longest: int,
 ) -> dict[str, list]:
     found: dict[str, list] = {name: [] for name in ("turns", "group", "prompt_ids", "replies", "reply_ids")}
-    found |= {"place": [], "refused": []}
+    found |= {"place": [], "fault": []}
     carried = [name for name in batch if name.startswith(COLUMN) or name in ("soft_label", "weight", "row")]
     found |= {name: [] for name in carried}
     for i, place in enumerate(places):
         prompt, replies = batch["prompt"][i], [batch[name][i] for name in ("chosen", "rejected")]
         texts = [said([Turn(**turn) for turn in reply]) for reply in replies]
-        bad = False
+        fault = ""
         try:
             ids, both = encoder.prompt(prompt), [encoder.reply(prompt, reply) for reply in replies]
         except Unrenderable as error:
-            ids, both, bad = [], [], refused(dataset, batch["row"][i], error)
-        if not bad and len(ids) + max(map(len, both)) > longest:
+            ids, both, fault = [], [], REFUSED if refused(dataset, batch["row"][i], error) else ""
+        if not fault and len(ids) + max(map(len, both)) > longest:
             continue
+        if not fault and both[0] == both[1]:
+            fault = SAME
         row: dict[str, Any] = {"turns": batch["prompt"][i], "group": "", "prompt_ids": ids, "replies": texts}
-        row |= {"reply_ids": both, "place": place, "refused": bad} | {name: batch[name][i] for name in carried}
+        row |= {"reply_ids": both, "place": place, "fault": fault} | {name: batch[name][i] for name in carried}
         for name, value in row.items():
             found[name].append(value)
     return found

@@ -35,8 +35,9 @@ class Encoder:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, system: str | None = None) -> None:
         self.tokenizer, self.system = tokenizer, system
-        self.quoting = Quoting(tokenizer)
         self._added = tokenizer.added_tokens_decoder
+        self.quoting = Quoting(tokenizer, self._markup())
+        self._left_out: dict[tuple[tuple[str, ...], bool], frozenset[int]] = {}
 
     @property
     def pad(self) -> int:
@@ -81,8 +82,9 @@ class Encoder:
         return [*self._behind(start, body), end]
 
     def text(self, ids: Sequence[int]) -> str:
-        """The text of a sampled reply, special tokens left out."""
-        text = str(self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        """The text of a sampled reply, its end and special tokens left out."""
+        said = [i for i in ids if i not in self.ends]
+        text = str(self.tokenizer.decode(said, skip_special_tokens=True, clean_up_tokenization_spaces=False))
         return text.removeprefix(self._blank)
 
     @cached_property
@@ -150,10 +152,38 @@ class Encoder:
             return _joined(self._quoted(messages))
         quoted = self._quoted(messages)
         text = self._template(quoted, generation)
+        left_out = self._positions_left_out(tuple(message["role"] for message in messages), generation)
         for i, message in enumerate(quoted):
-            if message["content"].strip() not in text and self._plays_no_part(quoted, i, text, generation):
+            absent = message["content"].strip() not in text and self._plays_no_part(quoted, i, text, generation)
+            if absent or i in left_out:
                 raise Unrenderable(f"the chat template leaves out the turn of {message['role']!r}")
         return text
+
+    def _markup(self) -> frozenset[str]:
+        """Added tokens that the template writes around what users and assistants say, special or not."""
+        if self.tokenizer.chat_template is None:
+            return frozenset()
+        try:
+            asked, answered = self._template(PROBE[:1], False), self._template(PROBE, False)
+        except Unrenderable:
+            return frozenset()
+        around = asked + answered.rpartition(PROBE[1]["content"])[2]
+        names = (str(token) for token in self._added.values())
+        return frozenset(name for name in names if name.strip() and name in around)
+
+    def _positions_left_out(self, roles: tuple[str, ...], generation: bool) -> frozenset[int]:
+        """Which turns of such roles the template does not show, whatever they say: so a short text that stands
+        elsewhere too is not taken for one that is shown."""
+        if (roles, generation) not in self._left_out:
+            marks = [f"zq{i}qz" for i in range(len(roles))]
+            try:
+                messages = [{"role": role, "content": mark} for role, mark in zip(roles, marks, strict=True)]
+                text = self._template(messages, generation).lower()
+                found = frozenset(i for i, mark in enumerate(marks) if mark not in text)
+            except Unrenderable:
+                found = frozenset()
+            self._left_out[roles, generation] = found
+        return self._left_out[roles, generation]
 
     def _plays_no_part(self, messages: Messages, i: int, text: str, generation: bool) -> bool:
         try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
+from collections.abc import Collection
 from functools import cached_property
 
 from tokenizers import Tokenizer
@@ -17,11 +18,15 @@ from transformers import PreTrainedTokenizerBase
 
 
 class Quoting:
-    """Encodes rendered text with quoted parts, for one tokenizer."""
+    """Encodes rendered text with quoted parts, for one tokenizer.
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    ``markup``: tokens that a chat template writes around turns; they are quoted too, special or not.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, markup: Collection[str] = ()) -> None:
         self.tokenizer = tokenizer
-        special = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
+        added = tokenizer.added_tokens_decoder.values()
+        special = [str(token) for token in added if token.special or str(token) in markup]
         once = secrets.token_hex(8)
         self._tokens, self._mark = special, f"\ue000{once}:"
         self._names = {token: f"\ue000{once}.{i}\ue001" for i, token in enumerate(special)}

@@ -10,11 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from datasets import load_from_disk
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from robustalign.cache import ArtefactCache
 from robustalign.data.candidates import Candidates
 from robustalign.data.given import ACCOUNT, given_candidates
 from robustalign.data.rows import rows
+from robustalign.errors import ConfigError
 from robustalign.policies.encode import Encoder
 from tests.conftest import compose_config
 
@@ -168,3 +171,25 @@ def test_carried_columns_soft_labels_and_weights_reach_the_candidates(tmp_path, 
         assert vote == row["votes"][0]["v"]
         assert candidates.weight[p] == sum(counts)
         assert candidates.soft_label[p] == pytest.approx(max(counts) / sum(counts))
+
+
+def test_replies_that_become_the_same_tokens_are_dropped_and_counted(tmp_path) -> None:
+    base = Tokenizer(models.WordLevel({"<unk>": 0, "</s>": 1, "tea": 2}, unk_token="<unk>"))
+    base.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=base, eos_token="</s>", unk_token="<unk>", pad_token="</s>")
+    made = [{"prompt": f"q{i}", "chosen": "tea" if i % 4 else "rum", "rejected": "gin"} for i in range(80)]
+    (tmp_path / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in made))
+    config = compose_config("dataset=preferences", f"dataset.path={tmp_path / 'd.jsonl'}")
+    found = rows(config.dataset, ArtefactCache(tmp_path / "cache"))
+    (tmp_path / "out").mkdir()
+    given_candidates(config, "train", Encoder(tokenizer), found, tmp_path / "out")
+    account = json.loads((tmp_path / "out" / ACCOUNT).read_text())
+    lost = sum(made[place]["chosen"] == "rum" for place in found.index["train"])
+    assert lost > 5 and account["dropped"] == {"the same tokens in both replies": lost}
+    assert account["kept"] == len(found.index["train"]) - lost == len(load_from_disk(str(tmp_path / "out")))
+
+    (tmp_path / "d.jsonl").write_text("".join(json.dumps(row | {"chosen": "rum"}) + "\n" for row in made))
+    found = rows(config.dataset, ArtefactCache(tmp_path / "cache"))
+    (tmp_path / "none").mkdir()
+    with pytest.raises(ConfigError, match=r"^model\.path: this tokenizer makes the same tokens in both replies"):
+        given_candidates(config, "train", Encoder(tokenizer), found, tmp_path / "none")
