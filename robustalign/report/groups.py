@@ -17,7 +17,7 @@ FILE = "groups.json"  # in a run's results/
 def paragraph(setting: Setting) -> str:
     """A line for each point whose runs found groups, as markdown; '' where none did."""
     lines = [line for point in setting.points if (line := _line(point))]
-    return "\n".join(["**Groups of pairs**", "", *lines, ""]) + "\n" if lines else ""
+    return "\n".join(["", "**Groups of pairs**", "", *lines, ""]) + "\n" if lines else ""
 
 
 def _line(point: Point) -> str:

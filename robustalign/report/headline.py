@@ -26,6 +26,5 @@ def headline(setting: Setting, claims: Sequence[Claim]) -> pd.DataFrame:
             "nominal - dpo's": text(first.nominal, sign=True, digits=2),
             "way to the oracle": percent(first.gap_closed) if first.gap_closed and not point.oracle else "-",
         }
-        controls = point.oracle or point.plain
-        rows.append({"": point.label, **told, "verdict": verdict_of(point, of_point[:1] if not controls else of_point)})
+        rows.append({"": point.label, **told, "verdict": verdict_of(point, of_point)})
     return pd.DataFrame(rows)

@@ -28,10 +28,11 @@ COLOURS = {
     "kldpo": "#0072b2",
     "wdpo": "#d55e00",
     "drdpo": "#cc79a7",
+    "overlooked": "#882255",
     "oracle": "#009e73",
     "reference": "#8c8c8c",
 }
-SPARE = ("#56b4e9", "#e69f00", "#882255", "#117733", "#999933", "#332288", "#aa4499", "#661100")
+SPARE = ("#56b4e9", "#e69f00", "#117733", "#999933", "#332288", "#aa4499", "#661100")
 LINES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (5, 1.2, 1.2, 1.2)), (0, (8, 2)))
 FALLBACKS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei", "PingFang SC", "Microsoft YaHei")
 MARKERS = "osD^vPX*"
