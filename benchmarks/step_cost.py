@@ -34,7 +34,7 @@ SHAPES: dict[str, tuple[dict, int]] = {
 
 def methods() -> dict[str, tuple[dict, int]]:
     """Every preset on one micro-batch, DPO first, and other ways to take some of them: method and micro-batches."""
-    names = sorted(path.stem for path in (config_dir() / "method").glob("*.yaml") if path.stem != "oracle")
+    names = sorted({path.stem for path in (config_dir() / "method").glob("*.yaml")} - {"oracle", "own_pairs", "audit"})
     names.sort(key=lambda name: name != "dpo")
     return {name: (composed(f"method={name}").method, 1) for name in names} | SHAPES
 

@@ -121,7 +121,7 @@ def test_the_oracle_weighs_or_takes_the_targets_own_pairs(people) -> None:
 def test_group_robust_weighs_groups_of_people(people) -> None:
     config = people(*NOMINAL, "method=group_robust")
     rows = rows_of(config)[1]
-    assert np.array_equal(rows.columns.group, rows.pairs.annotator)
+    assert np.array_equal(rows.columns["group"], rows.pairs.annotator)
     check_config(config)
     with pytest.raises(ConfigError, match=r"method\.set: one group alone is trained on"):
         check_config(people("shift=groups", "shift.by=country", "+shift.nominal={US: 1}", "method=group_robust"))

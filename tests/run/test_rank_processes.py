@@ -28,6 +28,7 @@ from tests.sweeps.slurm.cluster import descendants
 
 ROOT = Path(__file__).resolve().parents[2]
 ENV = {"PYTHONPATH": str(ROOT)}
+TOYS = "sweep.program=tests.run.toy_ranks"
 FAST = ("evaluation.generate=never", "trainer.save_model=true", "trainer.micro_batch_size=4")
 LONG = (*FAST, "method=wdpo", "trainer.max_steps=40", "trainer.save_steps=10", "trainer.nproc=2")
 
@@ -147,7 +148,7 @@ def running(pid: int) -> bool:
 @pytest.mark.parametrize("rank", [0, 1])
 def test_an_error_of_one_rank_is_the_error_of_the_run(toys: NurseryClient, small: Callable, rank: int) -> None:
     folder, child = start(
-        toys, small("trainer.nproc=2", "trainer.micro_batch_size=4", f"+method.raise_rank={rank}"), "raises"
+        toys, small(TOYS, "trainer.nproc=2", "trainer.micro_batch_size=4", f"+method.raise_rank={rank}"), "raises"
     )
     assert child.done.wait(30)
     status = folder.status()
@@ -158,7 +159,7 @@ def test_an_error_of_one_rank_is_the_error_of_the_run(toys: NurseryClient, small
 
 
 def test_what_the_user_has_to_change_is_told_as_ever(toys: NurseryClient, small: Callable) -> None:
-    words = ("trainer.nproc=2", "trainer.micro_batch_size=4", "+method.raise_rank=1", "+method.config=true")
+    words = (TOYS, "trainer.nproc=2", "trainer.micro_batch_size=4", "+method.raise_rank=1", "+method.config=true")
     folder, child = start(toys, small(*words), "refused")
     assert child.done.wait(30)
     assert folder.status().error == "ConfigError: method.radius: is odd"

@@ -47,7 +47,8 @@ TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
 @functools.cache
 def methods() -> dict[str, dict]:
     """Every preset that looks at whole batches, and those that can carry their dual along."""
-    presets = {p.stem: compose_config(f"method={p.stem}").method for p in (config_dir() / "method").glob("*.yaml")}
+    names = {path.stem for path in (config_dir() / "method").glob("*.yaml")} - {"audit"}  # which trains nothing
+    presets = {name: compose_config(f"method={name}").method for name in sorted(names)}
     pooled = {name: method for name, method in presets.items() if method.get("scope", "batch") == "batch"}
     streams = {
         f"{name} stream": method | {"scope": "stream"}
