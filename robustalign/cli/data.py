@@ -90,12 +90,14 @@ def _config(path: str, words: Sequence[str]) -> tuple[Config, Guess | None]:
     from omegaconf import OmegaConf
 
     from robustalign.checks import resolve
+    from robustalign.cli.train import check_choices
     from robustalign.config import config_dir, register
     from robustalign.data import detect
     from robustalign.data.files import parts
     from robustalign.sweeps.hydra import replaced
 
     register()
+    check_choices(list(words))
     preset = next((word for word in words if word.startswith("dataset=")), "dataset=preferences")
     rest = [word for word in words if not word.startswith("dataset=")]
     with initialize_config_dir(str(config_dir()), version_base="1.3"):

@@ -61,7 +61,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 def _syntax(error: BaseException, text: str) -> ConfigError | None:
     if not isinstance(error, OverrideParseException):
         return None
-    key = error.override.partition("=")[0] or error.override
+    key = error.override.partition("=")[0].lstrip("+") or error.override
     if "=" not in error.override:
         return ConfigError(key, f"is no override; write KEY=VALUE (got {error.override!r})")
     return ConfigError(key, f"cannot be read in {error.override!r}; quote special characters: '{key}=\"...\"'")

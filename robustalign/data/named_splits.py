@@ -96,8 +96,5 @@ class NamedSplits:
 
     def unused(self) -> list[str]:
         """Names of the data that no split of ours has."""
-        return (
-            sorted({*self.names, *self.seen} - set(self.codes))
-            if self.column is None
-            else sorted(set(self.seen) - set(self.codes))
-        )
+        there = set(self.seen) if self.column is not None else {*self.names, *self.seen}
+        return [name or "one without a name" for name in sorted(there - set(self.codes))]

@@ -79,6 +79,8 @@ def test_what_is_suggested_reads_the_file(tmp_path, capsys, rows, expected) -> N
         (["check"], "PATH: is missing"),
         (["check", "/nowhere.csv"], "dataset.path: "),
         (["check", "FILE", "dataset.colour=1"], "dataset.colour"),
+        (["check", "FILE", "model=null"], "model: null is no choice; choose one of: chitchat_tiny"),
+        (["show", "FILE", "dataset.columns={'': a}"], "error: dataset.columns: cannot be read"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(file, capsys, words, message) -> None:

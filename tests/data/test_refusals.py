@@ -162,6 +162,12 @@ def test_names_of_a_split_column_that_no_split_has_are_told(tmp_path) -> None:
     assert told[0] == "dataset.splits" and "20 split that is not used" in told[1] and "'UK', 'US'" in told[1]
 
 
+def test_files_whose_names_say_no_split_are_told_where_others_do(tmp_path) -> None:
+    for name in ("train.jsonl", "test.jsonl", "more.jsonl"):
+        write(tmp_path, PAIRS, name)
+    assert read(str(tmp_path))[1].unused == ["one without a name"]
+
+
 def test_every_file_that_is_used_needs_the_columns(tmp_path) -> None:
     write(tmp_path, PAIRS, "train.jsonl")
     write(tmp_path, [{k: v for k, v in row.items() if k != "land"} for row in PAIRS], "test.jsonl")
