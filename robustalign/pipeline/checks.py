@@ -18,6 +18,7 @@ from robustalign.policies.limits import check_limits
 from robustalign.policies.load import asset_folder, check_path, load_tokenizer, quantization
 from robustalign.rewards import check_options
 from robustalign.shifts.columns import column_shift
+from robustalign.shifts.labels import seconds
 from robustalign.training.objective import Objective, build_objective
 
 
@@ -95,6 +96,10 @@ def _check_populations(config: Config, objective: Objective) -> None:
     if config.shift.kind != "scorers":
         rows = split_rows(config, ArtefactCache(Path(config.paths.cache)))
         columns = {split: columns_of(rows, rows.index[split]) for split in splits(config)}
+        if config.shift.kind == "time":
+            for split, of_split in columns.items():
+                by = str(config.shift.by if isinstance(config.shift.by, str) else config.shift.by[0])
+                seconds(of_split[by], by, rows=rows.table.select(rows.index[split])["row"][:])
         shift = column_shift(config.shift, columns, config.evaluation.splits)
         names, trained = shift.names, int((shift.shares() > 0).sum())
     if objective.oracle and objective.target is not None and objective.target not in names:

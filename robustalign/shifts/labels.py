@@ -155,9 +155,9 @@ def _edges(config: ShiftConfig, by: str, columns: Mapping[str, Columns]) -> tupl
     return edges
 
 
-def seconds(values: np.ndarray, column: str, split: str = "") -> np.ndarray:
+def seconds(values: np.ndarray, column: str, split: str = "", rows: Sequence[str] = ()) -> np.ndarray:
     """Times ``[P]`` as seconds since the epoch: ISO dates (UTC unless they say otherwise), or numbers of seconds or
-    milliseconds.
+    milliseconds. ``rows``: where each stands in the data, for the message.
 
     Raises:
         ConfigError: one does not parse.
@@ -166,7 +166,7 @@ def seconds(values: np.ndarray, column: str, split: str = "") -> np.ndarray:
     times = np.array([_second(text) for text in texts.tolist()])[index]
     if np.isnan(times).any():
         row = int(np.flatnonzero(np.isnan(times))[0])
-        where = f"{split} row {row} of column {column!r}".lstrip()
+        where = f"{rows[row] if len(rows) else f'{split} row {row}'.lstrip()} of column {column!r}"
         fix = "dates look like 2024-05-31, 2024-05-31T12:00:00+00:00 or 1717113600"
         raise ConfigError("shift.by", f"{where} holds {str(values[row])!r}, which is no date; {fix}")
     return times
