@@ -147,6 +147,7 @@ def load_model(path: str | Path, config: ModelConfig, device: torch.device | str
     except (OSError, ValueError, ImportError) as error:
         raise ConfigError("model.path", f"cannot load {str(path)!r}: {_first_line(error)}") from error
     switch_off_noise(model)
+    check_causal(model)
     if config.quantization is None:
         model.to(torch.device(device))  # type: ignore[arg-type]
     return model.eval()
@@ -200,6 +201,23 @@ def load_policy(path: str, reference: PreTrainedModel, config: ModelConfig) -> P
     if sizes[0] != sizes[1]:
         raise ConfigError("method.policy", f"{path!r} has {sizes[0]} tokens and its reference {sizes[1]}, not the same")
     return policy
+
+
+@torch.no_grad()
+def check_causal(model: nn.Module) -> None:
+    """Refuse a model in which a token sees those behind it: the product of its predictions is no probability of a text.
+
+    Raises:
+        ConfigError: about ``model.path``.
+    """
+    model.eval()
+    size, device = model.get_input_embeddings().num_embeddings, next(model.parameters()).device  # type: ignore[operator]
+    ids = (torch.arange(8, device=device) * 7919 + 3).remainder(size)[None]
+    other = ids.clone()
+    other[0, -1] = (ids[0, -1] + size // 2 + 1) % size
+    first, second = (model(input_ids=row, use_cache=False).logits[0, :-1].float() for row in (ids, other))
+    if float((first - second).abs().max()) > 1e-2 * float(first.abs().max()):
+        raise ConfigError("model.path", "a token of this model sees those behind it; it needs a causal language model")
 
 
 def switch_off_noise(model: nn.Module) -> None:

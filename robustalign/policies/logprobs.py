@@ -15,6 +15,7 @@ prompts once, no padding. Elsewhere it runs over the padded rows as they are. Th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -137,10 +138,12 @@ def token_logps(model: nn.Module, rows: Rows, offset: Tensor | None = None, outp
         return _token_logps(model, rows, offset, packed)
 
 
-def _token_logps(model: nn.Module, rows: Rows, offset: Tensor | None, packed: bool) -> Tensor:
+def _token_logps(
+    model: nn.Module, rows: Rows, offset: Tensor | None, packed: bool, width: int = PACKED_WIDTH
+) -> Tensor:
     predictors: Tensor | tuple[Tensor, Tensor]
     if packed:
-        layout = pack(rows, PACKED_WIDTH)
+        layout = pack(rows, width)
         predictors, visible = layout.predictors, layout.visible
         if _attention(model) == "eager":  # adds its mask
             dtype = _embeddings(model).dtype
@@ -171,9 +174,11 @@ def takes_block_masks(model: nn.Module, rows: Rows | None = None) -> bool:
     rows = _short_rows(inner) if rows is None else rows
     trees, widths = trees_of(rows)
     widest = max(range(len(trees)), key=widths.__getitem__)
-    if not trust.known(widths[widest]) and not isinstance(inner, FSDPModule):  # whose ranks must forward together
-        trust.learn(widths[widest], _packs(model, rows.only(trees[widest])))
-    return widths[widest] <= trust.width
+    line = max(PACKED_WIDTH, widths[widest])
+    if not trust.known(line) and not isinstance(inner, FSDPModule):  # whose ranks must forward together
+        copies = max(2, math.ceil(PACKED_WIDTH / max(1, widths[widest])))
+        trust.learn(line, _packs(model, rows.only(trees[widest]), copies))
+    return line <= trust.width
 
 
 def _embeddings(model: nn.Module) -> Tensor:
@@ -195,17 +200,25 @@ def _short_rows(model: nn.Module) -> Rows:
 
 
 @torch.no_grad()
-def _packs(model: nn.Module, rows: Rows) -> bool:
-    """Whether one tree has the same numbers packed, beside another that fills the row, and padded; up to the noise
-    between padded and alone."""
+def _packs(model: nn.Module, tree: Rows, copies: int) -> bool:
+    """Whether copies of one tree, packed behind each other, have the numbers of padded rows, up to the noise between
+    padded rows and a row alone."""
+    count = len(tree.ids)
+    several = Rows(
+        tree.ids.repeat(copies, 1),
+        tree.attention.repeat(copies, 1),
+        tree.completion.repeat(copies, 1),
+        torch.arange(copies, device=tree.ids.device).repeat_interleave(count),
+    )
     try:
-        packed, padded = (_token_logps(model, rows, None, layout) for layout in (True, False))
+        packed = _token_logps(model, several, None, True, width=copies * trees_of(tree)[1][0])
+        padded = _token_logps(model, tree, None, False)
     except (RuntimeError, TypeError, ValueError, IndexError):
         return False
-    alone = _token_logps(model, rows.only([0]), None, False)
+    alone = _token_logps(model, tree.only([0]), None, False)
     rounding = max(torch.finfo(dtype).eps for dtype in (forward_dtype(model), torch.float32))
     noise = max(16 * rounding, 4 * _rms(alone - padded[: len(alone)]))
-    return _rms(packed - padded) <= noise
+    return all(_rms(part - padded) <= noise for part in packed.view(copies, -1))
 
 
 def _rms(values: Tensor) -> float:

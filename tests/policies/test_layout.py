@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, Gemma2Config, GPTNeoConfig, LlamaConfig, MptConfig, Phi3Config
+from transformers import (
+    AutoModelForCausalLM,
+    BartConfig,
+    Gemma2Config,
+    GPTNeoConfig,
+    LlamaConfig,
+    MptConfig,
+    Phi3Config,
+)
 
 from robustalign.config import ModelConfig
 from robustalign.errors import ConfigError
@@ -57,21 +67,34 @@ def test_what_counts_places_along_the_row_is_not_packed(model) -> None:
 @torch.no_grad()
 def test_a_limit_that_no_config_declares_is_found_at_the_width_where_it_begins(monkeypatch) -> None:
     """GPT-Neo with its declaration hidden: right below the window, refused beyond it, and never wrong."""
-    model = neo(32)
+    model = neo(80)
     trust_of(model, "eager").limit = float("inf")
     assert takes_block_masks(model, pair(6, 8))
-    assert not takes_block_masks(model, pair(20, 30))
-    torch.testing.assert_close(sequence_logps(model, pair(20, 30)), alone(model, pair(20, 30)), rtol=0, atol=1e-4)
+    assert not takes_block_masks(model, pair(40, 35))
+    torch.testing.assert_close(sequence_logps(model, pair(40, 35)), alone(model, pair(40, 35)), rtol=0, atol=1e-4)
     assert takes_block_masks(model, pair(5, 9)), "what has been seen to hold still holds"
 
 
 def test_a_width_is_compared_once(monkeypatch) -> None:
     model, asked = tiny_llama(), []
     right = logprobs._packs
-    monkeypatch.setattr(logprobs, "_packs", lambda model, rows: asked.append(rows.ids.shape) or right(model, rows))
-    for lengths in ((10, 12), (8, 9), (10, 12), (20, 3), (20, 30), (20, 30)):
+    monkeypatch.setattr(logprobs, "_packs", lambda *given: asked.append(given[1].ids.shape) or right(*given))
+    for lengths in ((10, 12), (8, 9), (10, 12), (20, 3), (20, 30), (20, 30), (10, 12)):
         assert takes_block_masks(model, pair(*lengths))
     assert len(asked) == 2
+
+
+@torch.no_grad()
+def test_a_row_that_shares_nothing_is_compared_beside_another() -> None:
+    """Alone in its packed row it would lie as it does in a padded one, whatever the model counts."""
+    torch.manual_seed(0)
+    config = BartConfig(vocab_size=97, d_model=16, decoder_layers=2, decoder_attention_heads=2, decoder_ffn_dim=32)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    for weight in model.parameters():
+        weight.mul_(10 if weight.ndim > 1 else 1)
+    rows = replace(pair(5, 4), tree=None)
+    assert not takes_block_masks(model, rows)
+    torch.testing.assert_close(sequence_logps(model, rows), alone(model, rows), rtol=1e-5, atol=1e-4)
 
 
 def test_trust_grows_and_ends() -> None:
@@ -106,6 +129,8 @@ def test_many_replies_of_one_prompt_are_dealt_to_trees_of_bounded_width(monkeypa
     monkeypatch.setattr(logprobs, "pack", lambda *a: widths.append((p := pack(*a)).source.shape[1]) or p)
     draw = torch.Generator().manual_seed(0)
     replies = [torch.randint(3, 97, (1 + i % 12,), generator=draw).tolist() for i in range(200)]
+    score_completions(model, [[5, 6, 7]] * 200, replies, pad=0, batch_size=256)  # compares
+    widths.clear()
     found = score_completions(model, [[5, 6, 7]] * 200, replies, pad=0, batch_size=256)
     assert max(widths) <= logprobs.TREE_WIDTH
     expected = torch.cat([alone(model, Rows.collate([[5, 6, 7]], [reply], 0)) for reply in replies])

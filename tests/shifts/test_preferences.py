@@ -140,6 +140,13 @@ def test_flip_rates() -> None:
     assert mixed.flip_rate("same", SCORES) == 0 < mixed.flip_rate("half", SCORES) < mixed.flip_rate("other", SCORES)
 
 
+def test_a_tie_is_no_flip() -> None:
+    """Two replies that one objective finds equal have no order there that could differ."""
+    scores = {"a": np.array([[0.0, 1.0], [1.0, 0.0], [0.0, 1.0]]), "b": np.array([[0.5, 0.5], [0.0, 1.0], [0.0, 1.0]])}
+    whole = float(np.maximum(shift().shares("other") - shift().shares(), 0).sum())
+    assert shift().flip_rate("other", scores) == pytest.approx(whole / 3), "of three pairs one is turned, one is a tie"
+
+
 def test_visible_groups_confine_annotators() -> None:
     tagged = shift(visible="tag")
     assert [c.group for c in tagged.components] == ["a", "b"]
