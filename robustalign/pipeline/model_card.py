@@ -24,14 +24,7 @@ def model_card(config: Config, folder: RunFolder, licence: str | None) -> str:
     method = {key: value for key, value in config.method.items() if value is not None}
     trainer, name = config.trainer, config.label or str(method["name"])
     settings = "\n".join(f"| {key} | {value} |" for key, value in method.items())
-    return f"""---
-library_name: transformers
-pipeline_tag: text-generation
-base_model: {config.model.path}
-license: {licence or "other"}
-tags: [preference-optimization, distributionally-robust, robustalign]
----
-
+    return f"""{_metadata(config, licence)}
 # {config.model.name} trained by {name}
 
 Trained by robustalign on preferences of the shift `{config.shift.name}`, and tested on populations that it was not
@@ -66,6 +59,18 @@ robustalign train {" ".join(_overrides(config))}
 ```
 
 `robustalign export {folder.name}` wrote this folder; the run's `config.yaml` holds every key.
+"""
+
+
+def _metadata(config: Config, licence: str | None) -> str:
+    """The block that model hubs read."""
+    return f"""---
+library_name: transformers
+pipeline_tag: text-generation
+base_model: {config.model.path}
+license: {licence or "other"}
+tags: [preference-optimization, distributionally-robust, robustalign]
+---
 """
 
 

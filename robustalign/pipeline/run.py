@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from transformers import PreTrainedModel, TrainerCallback
+from transformers import PreTrainedModel
 
 from robustalign.config import Config
 from robustalign.data.pairs import TrainingRows
@@ -18,6 +18,7 @@ from robustalign.evaluation.controls import REFERENCE, Control, Kind, at_step, s
 from robustalign.evaluation.targets import Cells, evaluate_targets, per_prompt
 from robustalign.files import replacing
 from robustalign.pipeline.account import tell_pairs, tell_splits
+from robustalign.pipeline.between_steps import Steps
 from robustalign.pipeline.held_out import HeldOut
 from robustalign.pipeline.model_card import licence_of, model_card
 from robustalign.pipeline.people import COLUMNS as PEOPLE
@@ -27,7 +28,6 @@ from robustalign.pipeline.training_rows import Prepared, prepare
 from robustalign.pipeline.usage import Usage
 from robustalign.policies.load import with_adapters
 from robustalign.policies.save import load_trained, save_trained
-from robustalign.progress import Pace
 from robustalign.run.folder import RunFolder, Stopped
 from robustalign.run.journal import Journal
 from robustalign.shifts.columns import ColumnShift
@@ -191,7 +191,7 @@ class Line:
             log=self.journal.metrics,
             before_save=self.journal.sync,
             gradient_checkpointing=config.model.gradient_checkpointing,
-            callbacks=[Steps(self, policy)],
+            callbacks=[Steps(self.folder, config.evaluation.steps, self.evaluate_between, self.should_stop, policy)],
         )
         saved = checkpoints(self.folder.checkpoints)
         with self.usage.stage("train"):
@@ -209,6 +209,13 @@ class Line:
         """The policy that is measured as it is."""
         assert self.objective.policy is not None
         return self.stages.policy(self.objective.policy)
+
+    def evaluate_between(self, policy: PreTrainedModel, step: int) -> None:
+        """Evaluate in the middle of training; all ranks take part, the first measures."""
+        whole = self.in_one_piece(policy)
+        if distributed.rank() == 0:
+            with self.usage.stage(f"evaluate_{step}"):
+                self.evaluate(whole, step)
 
     def in_one_piece(self, policy: PreTrainedModel) -> PreTrainedModel:
         """On rank 0 the policy that the ranks train, its parameters gathered where they are spread; all take part."""
@@ -334,30 +341,6 @@ class Line:
         self.stages.tokenizer.save_pretrained(self.folder.model)
         card = model_card(self.config, self.folder, licence_of(base) if base.is_dir() else None)
         (self.folder.model / "README.md").write_text(card, encoding="utf-8")
-
-
-class Steps(TrainerCallback):
-    """What a run does between optimiser steps: report, evaluate, stop when asked to."""
-
-    def __init__(self, line: Line, policy: PreTrainedModel) -> None:
-        self.line, self.policy = line, policy
-
-    def on_train_begin(self, args, state, control, **kwargs) -> None:
-        self.pace = Pace("train", state.max_steps, "steps", done=state.global_step)
-
-    def on_step_end(self, args, state, control, **kwargs) -> None:
-        step, leads = state.global_step, distributed.rank() == 0
-        if leads:
-            self.line.folder.set_status(step=step)
-            self.pace.update(step)
-        if step in self.line.config.evaluation.steps and step < state.max_steps:
-            policy = self.line.in_one_piece(self.policy)
-            if leads:
-                with self.line.usage.stage(f"evaluate_{step}"):
-                    self.line.evaluate(policy, step)
-            self.policy.train()
-        if distributed.anywhere(self.line.should_stop()) and step < state.max_steps:
-            control.should_save = control.should_training_stop = True
 
 
 def _remove(folder: Path) -> None:
