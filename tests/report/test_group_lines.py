@@ -27,7 +27,7 @@ def test_a_line_for_each_point_with_groups(tmp_path) -> None:
         saved = {"dismissed": seed == 1, "evidence": asdict(evidence(gain, auc, doubts))}
         (runs[seed].files / "results" / "groups.json").write_text(json.dumps(saved))
     assert groups.paragraph(setting) == (
-        "**Groups of pairs**\n\n- **kldpo tau=0.5**: reason to believe in them in 1 of 2 runs; shares common 0.900, "
+        "\n**Groups of pairs**\n\n- **kldpo tau=0.5**: reason to believe in them in 1 of 2 runs; shares common 0.900, "
         "overlooked 0.100; held-out log-likelihood +0.0300 nats a pair over one group; adjusted Rand index 0.500 with "
         "population, which played no part, AUC 0.850; doubt: flipped labels; not used in 1 runs "
         "(groups.require_evidence)\n\n"
