@@ -140,3 +140,9 @@ def test_what_is_not_a_number_has_no_interval() -> None:
     for target in ("half", "worst", "area", "nominal"):
         assert table.loc[("accuracy", target), ["value", "low", "high"]].isna().all()
     assert table.loc[("accuracy", "only_b"), ["value", "low", "high"]].notna().all()
+
+
+def test_an_interval_leaves_half_of_the_rest_on_each_side() -> None:
+    draws = np.append(np.arange(101.0), np.nan)
+    assert interval(draws, 0.9) == pytest.approx((5, 95))
+    assert np.isnan(interval(np.array([np.nan]), 0.9)).all()

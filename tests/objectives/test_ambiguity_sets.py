@@ -601,3 +601,22 @@ def test_a_tie_leaves_no_shape_in_the_memory_of_a_stream():
     ball, losses = KLBall(radius=0.1, streaming=True), math.log(2) + 1e-7 * torch.rand(16, dtype=torch.float64)
     ball.step(losses, rounding=torch.full((16,), 1e-7))
     assert len(ball.state_dict()["shapes"]) == 0
+
+
+def test_the_effective_size_does_not_know_how_weights_are_scaled():
+    losses = torch.tensor([0.1, 0.4, 0.9, 2.0], dtype=torch.float64)
+    undivided, divided = (KLBall(temperature=0.5, normalized=n).worst_case(losses) for n in (False, True))
+    assert float(undivided.weights.mean()) != pytest.approx(1, rel=0.05)
+    assert undivided.ess == pytest.approx(divided.ess)
+
+
+def test_the_clamped_share_is_one_of_the_mass():
+    losses, weight = torch.tensor([0.0, 0.0, 3.0]), torch.tensor([2.0, 7.0, 1.0])
+    robust = KLBall(temperature=0.5, normalized=False, clamp=2.0).worst_case(losses, weight=weight)
+    assert robust.clamped == pytest.approx(0.1)
+
+
+def test_cvars_quantile_is_the_smallest_loss_that_keeps_mass():
+    losses = torch.tensor([1.0, 4.0, 3.0, 2.0], dtype=torch.float64)
+    assert CVaR(alpha=0.5).worst_case(losses).dual == 3.0
+    assert CVaR(alpha=0.6).worst_case(losses).dual == 2.0

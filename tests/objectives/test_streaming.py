@@ -178,3 +178,16 @@ def test_degenerate_radius_counts_the_memory():
 def test_unnormalised_weights_cannot_stream():
     with pytest.raises(ValueError, match=r"^streaming: "):
         KLBall(temperature=1.0, normalized=False, clamp=10, streaming=True)
+
+
+def test_pairs_without_weight_do_not_lighten_the_batch_beside_the_memory():
+    """The batch counts for as many pairs as have weight, however many others it holds."""
+    losses, before = draw(6, 1), draw(8, 2)
+    answers = []
+    for extra in (0, 5):
+        ball = KLBall(radius=0.2, streaming=True, memory=16)
+        ball.step(before)
+        padded = torch.cat([losses, torch.full((extra,), 9.0, dtype=losses.dtype)])
+        weight = torch.cat([torch.ones(6), torch.zeros(extra)])
+        answers.append(ball.worst_case(padded, weight=weight).dual)
+    assert answers[0] == pytest.approx(answers[1], rel=1e-12)

@@ -148,6 +148,7 @@ PHI = {"hidden_size": 32, "num_attention_heads": 4, "original_max_position_embed
     ("declared", "settings", "tokens", "key"),
     [
         (tiny_gpt2().config, {"max_length": 65}, None, "model.max_length"),
+        (tiny_gpt2().config, {"max_length": 64}, None, None),
         (LlamaConfig(max_position_embeddings=64), {"max_length": 4096}, None, None),
         (DYNAMIC, {"max_length": 65}, None, "model.max_length"),
         (Phi3Config(**PHI, rope_parameters=LONGROPE), {"max_length": 128}, None, "model.max_length"),
@@ -156,7 +157,8 @@ PHI = {"hidden_size": 32, "num_attention_heads": 4, "original_max_position_embed
         (LlamaConfig(vocab_size=100), {}, 101, "model.path"),
         (LlamaConfig(vocab_size=100), {}, 100, None),
     ],
-    ids=["learnt positions", "rotary", "dynamic", "longrope", "soft-cap", "soft-cap kept", "more ids", "as many ids"],
+    ids=["learnt positions", "all of them", "rotary", "dynamic", "longrope",
+         "soft-cap", "soft-cap kept", "more ids", "as many ids"],
 )  # fmt: skip
 def test_what_an_architecture_cannot_do_is_refused_by_its_key(declared, settings, tokens, key) -> None:
     config = ModelConfig(name="m", path="p", **settings)

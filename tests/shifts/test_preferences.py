@@ -147,6 +147,16 @@ def test_a_tie_is_no_flip() -> None:
     assert shift().flip_rate("other", scores) == pytest.approx(whole / 3), "of three pairs one is turned, one is a tie"
 
 
+def test_of_three_groups_those_who_come_are_compared_with_those_who_go() -> None:
+    """The share that moves from a to b and from a to c, each with its own disagreement; who stays plays no part."""
+    scores = {name: SCORES[name][:, :2] for name in ("a", "b")}
+    settings = {"objectives": ["a", "b", "-a"], "nominal": [0.8, 0.2, 0.0], "targets": {"t": [0.2, 0.5, 0.3]}}
+    s = ScorerShift(ShiftConfig(name="s", combine="population", **settings), STANDARDS)
+    order = {name: np.sign(np.diff(-scores[name], axis=1)[:, 0]) for name in scores}
+    from_a_to_b, from_a_to_minus_a = np.mean(order["a"] * order["b"] < 0), np.mean(order["a"] != 0)
+    assert s.flip_rate("t", scores) == pytest.approx(0.3 * from_a_to_b + 0.3 * from_a_to_minus_a)
+
+
 def test_visible_groups_confine_annotators() -> None:
     tagged = shift(visible="tag")
     assert [c.group for c in tagged.components] == ["a", "b"]

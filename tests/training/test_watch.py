@@ -168,3 +168,15 @@ def test_accuracy_of_ties_is_a_half(tmp_path: Path) -> None:
     assert built._metrics()["train/rewards/accuracies"] == 0.5
     built._columns[0]["margin"] = torch.tensor([0.0, 1.0, 1.0, 1.0])
     assert built._metrics()["train/rewards/accuracies"] == 0.875
+
+
+def test_one_pair_is_enough_to_stop_and_frozen_parameters_do_not_count() -> None:
+    columns = {"loss": torch.tensor([0.3, float("inf"), 0.5])}
+    assert watch.not_finite(columns, 1.0) == "the loss of 1 of 3 pairs is not finite"
+    assert watch.not_finite({"loss": torch.ones(3)}, torch.tensor(float("nan"))) == "the gradient's norm is nan"
+    assert watch.not_finite({"loss": torch.ones(3)}, 1.0) is None
+    layer = torch.nn.Linear(2, 1)
+    layer.weight.data.fill_(float("nan"))
+    assert watch.broken_parameters(layer) == ["weight"]
+    layer.weight.requires_grad_(False)
+    assert watch.broken_parameters(layer) == []
