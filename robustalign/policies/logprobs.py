@@ -201,8 +201,8 @@ def _short_rows(model: nn.Module) -> Rows:
 
 @torch.no_grad()
 def _packs(model: nn.Module, tree: Rows, copies: int) -> bool:
-    """Whether copies of one tree, packed behind each other, have the numbers of padded rows, up to the noise between
-    padded rows and a row alone."""
+    """Whether copies of one tree, packed behind each other, have the numbers of padded rows, up to rounding (of the
+    forward, and of a logarithm in fp32 relative to its size) and to the noise between padded rows and a row alone."""
     count = len(tree.ids)
     several = Rows(
         tree.ids.repeat(copies, 1),
@@ -216,8 +216,8 @@ def _packs(model: nn.Module, tree: Rows, copies: int) -> bool:
     except (RuntimeError, TypeError, ValueError, IndexError):
         return False
     alone = _token_logps(model, tree.only([0]), None, False)
-    rounding = max(torch.finfo(dtype).eps for dtype in (forward_dtype(model), torch.float32))
-    noise = max(16 * rounding, 4 * _rms(alone - padded[: len(alone)]))
+    forward, logarithm = torch.finfo(forward_dtype(model)).eps, torch.finfo(torch.float32).eps * max(1.0, _rms(padded))
+    noise = max(16 * forward, 16 * logarithm, 4 * _rms(alone - padded[: len(alone)]))
     return all(_rms(part - padded) <= noise for part in packed.view(copies, -1))
 
 

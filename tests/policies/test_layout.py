@@ -21,6 +21,7 @@ from robustalign.errors import ConfigError
 from robustalign.policies import logprobs
 from robustalign.policies.layout import Trust, reason_against, trust_of
 from robustalign.policies.limits import check_limits
+from robustalign.policies.load import asset_folder, load_model
 from robustalign.policies.logprobs import Rows, score_completions, sequence_logps, takes_block_masks
 from tests.conftest import tiny_gpt2, tiny_llama
 
@@ -167,3 +168,14 @@ def test_what_an_architecture_cannot_do_is_refused_by_its_key(declared, settings
         return
     with pytest.raises(ConfigError, match=rf"^{key}: "):
         check_limits(declared, config, tokens)
+
+
+def test_the_shipped_model_is_packed_whatever_rows_come_first() -> None:
+    """Rounding alone must not decide it: a run that was killed would then go on with other numbers."""
+    config = ModelConfig(name="tiny", path="asset:chitchat_tiny")
+    model = load_model(asset_folder("chitchat_tiny"), config)
+    draw = torch.Generator().manual_seed(0)
+    for length in range(4, 16):
+        ids = [torch.randint(10, 4000, (n,), generator=draw).tolist() for n in (length, length, 20 - length)]
+        rows = Rows.collate([ids[0]] * 2, ids[1:], 0, tree=[0, 0])
+        assert logprobs._packs(model, rows, copies=3)
