@@ -197,6 +197,7 @@ class EvaluationConfig:
     annotator: str | None = "annotator"  # people's: the column that says who judged; for the worst tenth of them
     confidence: float = number(0.95, "(0, 1)")  # of every interval
     batch_size: int = number(256, "[1, inf)")  # rows per scoring batch
+    max_kl: float | None = number(None, "(0, inf)")  # nats a reply; a policy farther from the reference is marked
 
 
 @dataclass

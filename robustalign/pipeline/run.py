@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from transformers import PreTrainedModel
 from robustalign.config import Config
 from robustalign.data.pairs import TrainingRows
 from robustalign.evaluation.controls import REFERENCE, Control, Kind, at_step, shrunk
+from robustalign.evaluation.run_away import ran_away
 from robustalign.evaluation.targets import Cells, evaluate_targets, per_prompt
 from robustalign.files import replacing
 from robustalign.pipeline.account import tell_pairs, tell_splits
@@ -323,17 +325,20 @@ class Line:
         for kind, merged in (("prompts", "prompts.parquet"), ("targets", TABLE)):
             parts = sorted((self.folder.results / kind).glob(f"*{Path(merged).suffix}"))
             read = pd.read_parquet if kind == "prompts" else pd.read_csv
-            self.save_table(pd.concat([read(part) for part in parts], ignore_index=True), merged)
+            whole = pd.concat([read(part) for part in parts], ignore_index=True)
+            if merged == TABLE and (far := ran_away(whole, self.config.evaluation.max_kl)):
+                self.journal.tags({"ran_away": f"KL {far:.3g} nats a reply"})
+            self.save_table(whole, merged)
 
     def clean(self) -> None:
         """Remove what only an unfinished run needs."""
-        _remove(self.folder.checkpoints)
+        shutil.rmtree(self.folder.checkpoints, ignore_errors=True)
         for kind in ("targets", "prompts"):
-            _remove(self.folder.results / kind)
+            shutil.rmtree(self.folder.results / kind, ignore_errors=True)
         if self.config.trainer.save_model and self.folder.model.is_dir():
             self.complete_model()
         else:
-            _remove(self.folder.model)
+            shutil.rmtree(self.folder.model, ignore_errors=True)
 
     def complete_model(self) -> None:
         """Make the trained policy's folder one that can be used by itself: with its tokenizer and a card."""
@@ -341,9 +346,3 @@ class Line:
         self.stages.tokenizer.save_pretrained(self.folder.model)
         card = model_card(self.config, self.folder, licence_of(base) if base.is_dir() else None)
         (self.folder.model / "README.md").write_text(card, encoding="utf-8")
-
-
-def _remove(folder: Path) -> None:
-    import shutil
-
-    shutil.rmtree(folder, ignore_errors=True)

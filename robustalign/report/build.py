@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from robustalign.errors import ConfigError
 from robustalign.evaluation.controls import TRAINED
+from robustalign.evaluation.run_away import ran_away
 from robustalign.report import groups, people, pictures, summary, tables
 from robustalign.report.certify import certificates, certified
 from robustalign.report.choose import choices_csv, choices_table, choose, unequal_rules
@@ -127,13 +128,17 @@ class _Report:
         return f"{in_markdown(self.title)}\n\n{text}"
 
     def warn(self) -> None:
-        """Name the runs with results that are not numbers, and metrics that this version does not know."""
+        """Name the runs that ran away or whose results are not numbers, and metrics that this version lacks."""
         for point in self.setting.points:
             broken: dict[str, list[str]] = {}
             for seed, run in sorted(point.runs.items()):
                 rows = run.targets[(run.targets["control"] == str(TRAINED)) & run.targets["value"].isna()]
                 if len(rows):
                     broken.setdefault(", ".join(sorted(set(rows["metric"]))), []).append(str(seed))
+            for seed, run in sorted(point.runs.items()):
+                if far := ran_away(run.targets, run.config.get("evaluation", {}).get("max_kl")):
+                    away = f"{point.label} with seed {seed} ran away: KL {far:.3g} nats a reply from the reference"
+                    self.setting.warnings.append(away)
             for metrics, seeds in broken.items():
                 known = f"{point.label} with seed {', '.join(seeds)} has no number for {metrics}"
                 self.setting.warnings.append(f"{known}: its means are not numbers")

@@ -73,6 +73,12 @@ def test_a_run_leaves_a_complete_table(small, method: str) -> None:
         assert f'"cost/seconds/{stage}"' in told and f'"cost/memory_bytes/{stage}"' in told
 
 
+@pytest.mark.parametrize(("bound", "marked"), [("1e-9", True), ("1e9", False), ("null", False)])
+def test_a_policy_far_from_the_reference_is_marked(small, bound: str, marked: bool) -> None:
+    folder = run(small(f"evaluation.max_kl={bound}", "trainer.max_steps=2", "trainer.learning_rate=1e-3"), "run")
+    assert ('"ran_away": "KL ' in folder.journal.read_text()) is marked
+
+
 def test_summary_rows_follow_from_the_targets(small) -> None:
     table = targets(run(small(*FAST), "dpo")).query("control == 'policy' and split == 'test'")
     loss = table.query("metric == 'loss'").set_index("target")["value"]

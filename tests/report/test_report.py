@@ -199,6 +199,18 @@ def test_a_metric_that_is_no_number_leaves_a_gap_and_a_word(tmp_path):
     assert loss["value"].isna().all() and loss["difference"].isna().all()
 
 
+def test_runs_that_ran_away_are_named(tmp_path):
+    sweep = make(tmp_path, ("dpo", "kldpo_t1"), (0, 1), "evaluation.max_kl=1000", scene=Scene(prompts=40))
+    results = sweep.runs[3].folder.results
+    table = pd.read_csv(results / "targets.csv")
+    table.loc[(table["metric"] == "kl") & (table["control"] == "policy"), "value"] = 1234.5
+    table.to_csv(results / "targets.csv", index=False)
+    bring(sweep)
+    told = words_of(tmp_path, "demo")
+    assert told.count("ran away") == 1
+    assert "kldpo tau=1 with seed 1 ran away: KL 1.23e+03 nats a reply from the reference" in told
+
+
 def test_an_experiment_with_failed_runs_says_so(output):
     sweep = make(output, ("dpo", "wdpo_r0.03"), (0, 1), "tracking.experiment=broken", "trainer.max_steps=60")
     for number in (2, 3):
