@@ -19,6 +19,14 @@ class APOZeroLoss(PairLoss):
 
     Args:
         beta: scale of the log-ratios, > 0.
+
+    Example:
+        >>> import torch
+        >>> from robustalign.objectives.terms import PairTerms
+        >>> ten, zero = torch.full((1,), 10.0), torch.zeros(1)
+        >>> terms = PairTerms(margin=ten, chosen_logratio=ten, rejected_logratio=zero)
+        >>> APOZeroLoss(beta=0.1).losses(terms)  # sigmoid(-1) + 1/2
+        tensor([0.7689])
     """
 
     name: ClassVar[str] = "apo_zero"
@@ -38,6 +46,14 @@ class APODownLoss(PairLoss):
 
     Args:
         beta: scale of the log-ratios, > 0.
+
+    Example:
+        >>> import torch
+        >>> from robustalign.objectives.terms import PairTerms
+        >>> ten, zero = torch.full((1,), 10.0), torch.zeros(1)
+        >>> terms = PairTerms(margin=ten, chosen_logratio=ten, rejected_logratio=zero)
+        >>> APODownLoss(beta=0.1).losses(terms)  # sigmoid(1) + sigmoid(-1)
+        tensor([1.])
     """
 
     name: ClassVar[str] = "apo_down"

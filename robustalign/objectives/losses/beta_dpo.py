@@ -37,6 +37,12 @@ class BetaDPOLoss(AdaptiveLoss):
         scaling: how much beta follows the margins, >= 0, per nat; 0 leaves it constant.
         filtered: share of the pairs left out, in [0, 1).
         momentum: of the running mean and spread, in [0, 1).
+
+    Example:
+        >>> import torch
+        >>> loss = BetaDPOLoss(beta=0.1, scaling=0.6, filtered=0.2, momentum=0.9)
+        >>> loss.losses(torch.tensor([0.0, 10.0]))  # before it has adapted: DPO
+        tensor([0.6931, 0.3133])
     """
 
     name: ClassVar[str] = "beta_dpo"

@@ -23,6 +23,14 @@ class ChiPOLoss(PairLoss):
     Args:
         beta: strength of the pull towards the reference, > 0.
         reward_bound: R, the largest reward in size, > 0; a pair beyond 2R has no gradient.
+
+    Example:
+        >>> import torch
+        >>> from robustalign.objectives.terms import PairTerms
+        >>> zero = torch.zeros(1)
+        >>> terms = PairTerms(margin=zero, chosen_logratio=zero, rejected_logratio=zero)
+        >>> ChiPOLoss(beta=0.1, reward_bound=1.0).losses(terms)  # at the reference: log 2
+        tensor([0.6931])
     """
 
     name: ClassVar[str] = "chi_po"

@@ -27,6 +27,13 @@ class DPOProLoss(PairLoss):
     Args:
         beta: strength of the pull towards the reference, > 0.
         label_radius: chi-square divergence (f(t) = (t - 1)^2) from the soft label, >= 0; 0 is DPO with soft labels.
+
+    Example:
+        >>> import torch
+        >>> from robustalign.objectives.terms import PairTerms
+        >>> terms = PairTerms(margin=torch.tensor([10.0]), soft_label=torch.tensor([0.5]))
+        >>> DPOProLoss(beta=0.1, label_radius=0.0).losses(terms)  # an even vote: (0.3133 + 1.3133) / 2
+        tensor([0.8133])
     """
 
     name: ClassVar[str] = "dpo_pro"

@@ -18,6 +18,11 @@ class HingeLoss(PairLoss):
 
     Args:
         beta: inverse of the margin beyond which a pair has no loss, > 0.
+
+    Example:
+        >>> import torch
+        >>> HingeLoss(beta=0.1).losses(torch.tensor([0.0, 5.0, 20.0]))
+        tensor([1.0000, 0.5000, 0.0000])
     """
 
     name: ClassVar[str] = "hinge"

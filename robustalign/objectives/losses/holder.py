@@ -23,6 +23,11 @@ class HolderLoss(PairLoss):
         beta: strength of the pull towards the reference, > 0.
         gamma: how readily a pair is taken for an outlier, > 0; as gamma -> 0 the slope over gamma approaches
             -beta (1 - p)^2.
+
+    Example:
+        >>> import torch
+        >>> HolderLoss(beta=0.1, gamma=1.0).losses(torch.tensor([0.0]))  # -2 p + p^2 at p = 1/2
+        tensor([-0.7500])
     """
 
     name: ClassVar[str] = "holder"

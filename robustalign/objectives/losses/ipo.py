@@ -23,6 +23,11 @@ class IPOLoss(PairLoss):
         per_token: True makes h the difference of the two log-ratios per scored token, as TRL does and IPO's authors
             confirmed for their experiments; False sums over tokens, as the equation is written. The same beta means
             different things in the two.
+
+    Example:
+        >>> import torch
+        >>> IPOLoss(beta=0.1, per_token=False).losses(torch.tensor([0.0, 5.0]))  # (h - 5)^2
+        tensor([25.,  0.])
     """
 
     name: ClassVar[str] = "ipo"

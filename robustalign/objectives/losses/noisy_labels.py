@@ -27,6 +27,11 @@ class ConservativeLoss(_FlippedLabels):
     Args:
         beta: strength of the pull towards the reference, > 0.
         flip_rate: e, the share of labels believed to be wrong, in [0, 0.5).
+
+    Example:
+        >>> import torch
+        >>> ConservativeLoss(beta=0.1, flip_rate=0.1).losses(torch.tensor([0.0, 10.0]))  # + 0.1 beta h
+        tensor([0.6931, 0.4133])
     """
 
     name: ClassVar[str] = "conservative"
@@ -48,6 +53,11 @@ class UnbiasedLoss(_FlippedLabels):
     Args:
         beta: strength of the pull towards the reference, > 0.
         flip_rate: e, the rate at which labels were flipped, in [0, 0.5).
+
+    Example:
+        >>> import torch
+        >>> UnbiasedLoss(beta=0.1, flip_rate=0.1).losses(torch.tensor([0.0, 10.0]))  # - 0.1 beta h / 0.8
+        tensor([0.6931, 0.1883])
     """
 
     name: ClassVar[str] = "unbiased"

@@ -19,6 +19,11 @@ class SigmoidLoss(PairLoss):
 
     Args:
         beta: strength of the pull towards the reference, > 0; the margin is multiplied by it.
+
+    Example:
+        >>> import torch
+        >>> SigmoidLoss(beta=0.1).losses(torch.tensor([0.0, 10.0]))  # log 2, log(1 + 1/e)
+        tensor([0.6931, 0.3133])
     """
 
     name: ClassVar[str] = "sigmoid"

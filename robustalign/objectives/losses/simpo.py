@@ -21,6 +21,15 @@ class SimPOLoss(PairLoss):
     Args:
         beta: scale of the log-probabilities per token, > 0; 2 to 10 in the paper.
         gamma_beta_ratio: the target margin gamma over beta, >= 0, in nats per token, as in the authors' code.
+
+    Example:
+        >>> import torch
+        >>> from robustalign.objectives.terms import PairTerms
+        >>> ones, zeros = torch.ones(1), torch.zeros(1)
+        >>> lengths = {"chosen_length": ones, "rejected_length": ones}
+        >>> terms = PairTerms(margin=zeros, chosen_logp=-ones, rejected_logp=-2 * ones, **lengths)
+        >>> SimPOLoss(beta=2.0, gamma_beta_ratio=0.5).losses(terms)  # -log sigmoid(2 - 1)
+        tensor([0.3133])
     """
 
     name: ClassVar[str] = "simpo"

@@ -20,6 +20,13 @@ class WPOLoss(PairLoss):
 
     Args:
         beta: strength of the pull towards the reference, > 0.
+
+    Example:
+        >>> import torch
+        >>> from robustalign.objectives.terms import PairTerms
+        >>> terms = PairTerms(margin=torch.tensor([0.0]), policy_weight=torch.tensor([0.5]))
+        >>> WPOLoss(beta=0.1).losses(terms)  # log(2) / 2
+        tensor([0.3466])
     """
 
     name: ClassVar[str] = "wpo"

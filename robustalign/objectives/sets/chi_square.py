@@ -28,6 +28,11 @@ class ChiSquareBall(StreamingSet):
         radius: >= 0; 0 is the nominal law, (N - 1) / 2 or more puts all mass on the largest of N losses.
         streaming: True carries eta over from recent batches (:class:`StreamingSet`).
         memory: pairs after which a remembered loss counts for 1 / e.
+
+    Example:
+        >>> import torch
+        >>> ChiSquareBall(radius=0.5).worst_case(torch.tensor([0.0, 1.0])).weights
+        tensor([0., 2.])
     """
 
     name: ClassVar[str] = "chi_square"

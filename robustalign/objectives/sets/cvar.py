@@ -25,6 +25,11 @@ class CVaR(StreamingSet):
         alpha: share in (0, 1]; 1 is the nominal law, 1 / N or less puts all mass on the largest of N losses.
         streaming: True carries the quantile over from recent batches (:class:`StreamingSet`).
         memory: pairs after which a remembered loss counts for 1 / e.
+
+    Example:
+        >>> import torch
+        >>> CVaR(alpha=0.5).worst_case(torch.tensor([1.0, 2.0, 3.0, 4.0])).value  # (3 + 4) / 2
+        tensor(3.5000)
     """
 
     name: ClassVar[str] = "cvar"

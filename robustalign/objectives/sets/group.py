@@ -42,6 +42,12 @@ class GroupBall(AmbiguitySet):
         step_size: of the online form, > 0, in 1 / loss; 0.01 in the papers.
         memory: in [0, 1); 0 is the batch alone.
         attainable: loss L_g* of each group 0 to G - 1; null measures the loss itself.
+
+    Example:
+        >>> import torch
+        >>> losses, group = torch.tensor([1.0, 3.0]), torch.tensor([0, 1])
+        >>> GroupBall(step_size=1.0).step(losses, group=group).weights  # weights e^1 : e^3
+        tensor([0.2384, 1.7616])
     """
 
     name: ClassVar[str] = "group"

@@ -32,6 +32,11 @@ class KLBall(StreamingSet):
         clamp: largest weight, > 0, null for none; 10 in the authors' code. Needs a temperature.
         streaming: True carries the temperature and the normaliser over from recent batches (:class:`StreamingSet`).
         memory: pairs after which a remembered loss counts for 1 / e.
+
+    Example:
+        >>> import torch
+        >>> KLBall(temperature=1.0).worst_case(torch.tensor([0.0, 1.0])).weights  # 1 : e
+        tensor([0.5379, 1.4621])
     """
 
     name: ClassVar[str] = "kl"

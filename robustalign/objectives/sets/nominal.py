@@ -12,7 +12,13 @@ from robustalign.objectives.ambiguity_set import AmbiguitySet, WorstLaw
 
 @dataclass(frozen=True, kw_only=True)
 class Nominal(AmbiguitySet):
-    """The one-point set: the (prior-weighted) mean of the losses, as in plain DPO (arXiv 2502.01930, Eq. 3)."""
+    """The one-point set: the (prior-weighted) mean of the losses, as in plain DPO (arXiv 2502.01930, Eq. 3).
+
+    Example:
+        >>> import torch
+        >>> Nominal().worst_case(torch.tensor([1.0, 3.0])).value
+        tensor(2.)
+    """
 
     name: ClassVar[str] = "nominal"
     couples: ClassVar[bool] = False

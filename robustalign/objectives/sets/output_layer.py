@@ -23,6 +23,11 @@ class OutputLayerBall(AmbiguitySet):
 
     Args:
         radius: Frobenius norm, >= 0; 0 is DPO.
+
+    Example:
+        >>> import torch
+        >>> OutputLayerBall(radius=0.1).worst_case(torch.tensor([1.0, 3.0])).value  # it moves a layer, not the weights
+        tensor(2.)
     """
 
     name: ClassVar[str] = "output_layer"

@@ -21,6 +21,11 @@ class TVBall(AmbiguitySet):
 
     Args:
         radius: in [0, 1]; 0 is the nominal law, 1 - 1/N or more puts all mass on the largest of N losses.
+
+    Example:
+        >>> import torch
+        >>> TVBall(radius=0.25).worst_case(torch.tensor([1.0, 3.0])).weights  # a quarter moves to the worst
+        tensor([0.5000, 1.5000])
     """
 
     name: ClassVar[str] = "tv"

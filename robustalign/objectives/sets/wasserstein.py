@@ -84,6 +84,11 @@ class WassersteinBall(AmbiguitySet):
             Definition 1) or ``per_sequence`` (each row has its own prompt, as in the released code).
         step_ratio: size of the difference step relative to the embeddings, > 0, for forward and central; null
             chooses by dtype.
+
+    Example:
+        >>> import torch
+        >>> WassersteinBall(radius=0.1).worst_case(torch.tensor([1.0, 3.0])).value  # it moves inputs, not the weights
+        tensor(2.)
     """
 
     name: ClassVar[str] = "wasserstein"
