@@ -13,7 +13,7 @@ from omegaconf.errors import InterpolationValidationError, OmegaConfBaseExceptio
 
 from robustalign.bounds import problem as problem_of
 from robustalign.bounds import problems
-from robustalign.config import HUMAN, RESERVED_TARGETS, Config, DatasetConfig, ShiftConfig, TrainerConfig
+from robustalign.config import HUMAN, RESERVED_TARGETS, Config, CutConfig, DatasetConfig, ShiftConfig, TrainerConfig
 from robustalign.errors import ConfigError, choices
 from robustalign.names import check_stored
 from robustalign.shifts.checks import check_people
@@ -35,6 +35,7 @@ def typed(composed: DictConfig) -> DictConfig:
     Raises:
         ConfigError: a key is missing, or has a value of another type.
     """
+    plain: Any = None
     bare = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
     try:
         for key in sorted(OmegaConf.missing_keys(bare)):
@@ -47,9 +48,22 @@ def typed(composed: DictConfig) -> DictConfig:
         key = named[1] if named else error.full_key or "config"
         raise ConfigError(key, f"is missing; give {key}=VALUE") from error
     except OmegaConfBaseException as error:
+        if isinstance(plain, dict) and (listed := _list_for_mapping(OmegaConf.structured(Config), plain)):
+            raise ConfigError(listed, "is a list; write a mapping: {NAME: VALUE, ...}") from error
         raise ConfigError(error.full_key or "config", str(error).splitlines()[0]) from error
     assert isinstance(merged, DictConfig)
     return merged
+
+
+def _list_for_mapping(schema: DictConfig, plain: dict[Any, Any], prefix: str = "") -> str | None:
+    """The key of a list where the schema has a mapping, of which omegaconf's message does not tell."""
+    for name, value in plain.items():
+        if name in schema and OmegaConf.is_dict(schema[name]):
+            if isinstance(value, list):
+                return f"{prefix}{name}"
+            if isinstance(value, dict) and (key := _list_for_mapping(schema[name], value, f"{prefix}{name}.")):
+                return key
+    return None
 
 
 def as_config(nodes: DictConfig) -> Config:
@@ -65,6 +79,7 @@ def checked(config: Config) -> Config:
     Raises:
         ConfigError: a value that cannot run, or contradicts another.
     """
+    config.shift.targets = {} if config.shift.targets is None else config.shift.targets
     config.dataset.name = config.dataset.name or _name_of(config.dataset)
     _check_declared(config)
     if config.shift.kind == "scorers":
@@ -177,6 +192,10 @@ def _check_dataset(config: Config) -> None:
             )
     if pairs.rule == "all" and not (dataset.source == "preferences" and dataset.format == "scores"):
         raise ConfigError("dataset.pairs.rule", "all is for people's scores (dataset.format=scores) alone")
+    if dataset.cut.validation + dataset.cut.test >= 1:
+        raise ConfigError("dataset.cut", "validation and test leave nothing to train on; their sum must be below 1")
+    if dataset.source == "chitchat" and dataset.cut != CutConfig():
+        raise ConfigError("dataset.cut", "chit-chat is cut for good: its policy was trained on the training split")
     if not dataset.min_words <= dataset.max_words:
         raise ConfigError("dataset.max_words", f"{dataset.max_words} is below dataset.min_words={dataset.min_words}")
     if pairs.rule == "best_worst" and dataset.source != "preferences" and pairs.m > dataset.samples:

@@ -99,6 +99,18 @@ class PairsConfig:
 
 
 @dataclass
+class CutConfig:
+    """How much of people's comparisons, or of a data set's prompts, is held out where the data have no such split.
+
+    Shares of the keys that ``dataset.split_by`` names: a comparison is kept where both of its replies are on one side,
+    so with ``replies`` a share of .3 holds out .09 of the comparisons.
+    """
+
+    validation: float = number(0.1, "(0, 1)")
+    test: float = number(0.1, "(0, 1)")
+
+
+@dataclass
 class DatasetConfig:
     """Prompts, their candidates and how many of each."""
 
@@ -112,6 +124,7 @@ class DatasetConfig:
     fields: Any = field(default_factory=dict)  # what the format reads -> path, template or mapping
     splits: Any = field(default_factory=dict)  # train, validation, test -> the data's names; column: theirs
     split_by: str = "prompt"  # what stays on one side where splits are cut: prompt | replies | one of dataset.columns
+    cut: CutConfig = field(default_factory=CutConfig)  # the shares that are held out where the data lack a split
     columns: Any = field(default_factory=dict)  # carried beside a comparison: name -> field (country, time)
     join: Any = field(default_factory=dict)  # side tables: name -> {path, key, column}; read as name.column
     where: Any = field(default_factory=dict)  # path -> value, or list of values: only rows that hold it
@@ -142,7 +155,7 @@ class ShiftConfig:
     kind: str = word("scorers", KINDS)  # scorers label; or people: groups of a column | time (windows) | annotators
     objectives: list[str] = field(default_factory=list)  # reward names; a leading '-' negates one
     nominal: Any = None  # one weight per objective, >= 0, sum 1; a for [a, 1 - a]; people: observed | {group: share}
-    targets: Any = field(default_factory=dict)  # NAME: weights like nominal; people also each | uniform | worst | ...
+    targets: Any = None  # NAME: weights like nominal; people also each | uniform | worst | ...
     by: Any = None  # people: the column of dataset.columns that tells them apart, or a list of columns to cross
     min_rows: int = number(50, "[1, inf)")  # people: groups with fewer held-out rows are pooled into `other`
     cut: Any = 0.7  # time: share of the rows that are the past, or the date when it ends

@@ -8,8 +8,10 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import get_type_hints
 
+import yaml
 from hydra.errors import (
     ConfigCompositionException,
     HydraException,
@@ -31,7 +33,7 @@ def one_line_errors() -> Iterator[None]:
     """Turn what a user can fix into one line and exit code 2; anything else is a bug and keeps its traceback."""
     try:
         yield
-    except (ConfigError, HydraException, OmegaConfBaseException) as error:
+    except (ConfigError, HydraException, OmegaConfBaseException, yaml.MarkedYAMLError) as error:
         told = explain(error)
         print(f"robustalign: error: {told.key}: {hide(told.problem)}", file=sys.stderr)
         sys.exit(USAGE)
@@ -45,11 +47,22 @@ def explain(error: BaseException) -> ConfigError:
     for cause in _chain(error):
         if isinstance(cause, ConfigError):
             return cause
+        if isinstance(cause, yaml.MarkedYAMLError):
+            return _yaml(cause)
     text = "\n".join(str(cause) for cause in _chain(error))
     for explainer in (_syntax, _missing_option, _unknown_key, _unknown_group, _bad_value):
         if told := explainer(error, text):
             return told
     return ConfigError("config", str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__)
+
+
+def _yaml(error: yaml.MarkedYAMLError) -> ConfigError:
+    """The file and the line of a config that is no YAML."""
+    mark = error.problem_mark or error.context_mark
+    if mark is None:
+        return ConfigError("config", str(error).splitlines()[0])
+    where = f"{Path(mark.name).name} line {mark.line + 1}"
+    return ConfigError(where, f"is no YAML: {error.problem or error.context} (column {mark.column + 1} of {mark.name})")
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -110,6 +123,8 @@ def _bad_value(error: BaseException, text: str) -> ConfigError | None:
     ambiguous = re.search(r"Ambiguous value for argument '([^'=]+)=([^']*)'", text)
     if ambiguous:
         return ConfigError(ambiguous[1], f"'{ambiguous[2]}' is a sweep (add -m) or a list (write [{ambiguous[2]}])")
+    if "Cannot merge DictConfig with ListConfig" in problem:
+        problem = "is a list; write a mapping: {NAME: VALUE, ...}"
     if key is None and not isinstance(error, ConfigCompositionException | OmegaConfBaseException):
         return None
     return ConfigError(key[1].lstrip("+~") if key else "config", problem)

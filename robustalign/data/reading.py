@@ -170,8 +170,11 @@ class Reading:
             return tuple(hash_of(" ".join(said(reply).lower().split())) for reply in (found.chosen, found.rejected))
         return (hash_of(prompt_key(found.prompt.turns) if by == "prompt" else columns[by]),)
 
+    def _cut(self, hashes: np.ndarray) -> np.ndarray:
+        return cut(hashes, self.config.cut.validation, self.config.cut.test)
+
     def _drop(self, code: int, prompt: Sequence[Turn], reason: str, where: str) -> None:
-        by_hash = int(cut(np.array([hash_of(prompt_key(prompt))], dtype=np.uint64))[0]) if prompt else 0
+        by_hash = int(self._cut(np.array([hash_of(prompt_key(prompt))], dtype=np.uint64))[0]) if prompt else 0
         self.dropped[code, by_hash, reason] += 1
         self.first.setdefault((code, by_hash, reason), where)
 
@@ -202,7 +205,7 @@ class Reading:
         """Where rows go; those whose key stands in an earlier split too are dropped and counted."""
         if not len(codes):
             return codes
-        sides = np.stack([placed(codes, cut(column), given) for column in keys.T])
+        sides = np.stack([placed(codes, self._cut(column), given) for column in keys.T])
         flat = owners(sides.T.ravel(), keys.ravel()).reshape(keys.shape).T
         split = np.where((sides == sides[0]).all(0), sides[0], -1)
         crossing = int((split == -1).sum())

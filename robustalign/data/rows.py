@@ -18,7 +18,7 @@ import pyarrow as pa
 from datasets import Dataset
 
 from robustalign.cache import ArtefactCache
-from robustalign.config import DatasetConfig
+from robustalign.config import CutConfig, DatasetConfig
 from robustalign.data import reshape
 from robustalign.data.files import content
 from robustalign.data.prompts import Comparison, Turn, messages
@@ -50,6 +50,8 @@ def key(config: DatasetConfig) -> dict[str, Any]:
     side = {name: content(table) for name, table in reshape.join_parts(config).items()}
     facts: dict[str, Any] = {"version": 2, "content": content(found), "side": side}
     facts |= {name: getattr(config, name) for name in READING}
+    if config.cut != CutConfig():  # tables that were made at the default stay what they are
+        facts["cut"] = asdict(config.cut)
     if "_file" in json.dumps(facts, default=str):  # a column that is read from where a file stands
         facts["files"] = [part.file for part in found]
     if config.format == "scores":

@@ -11,7 +11,7 @@ from robustalign.data.prompts import Turn
 
 SPLITS = ("train", "validation", "test")
 WHOLE = len(SPLITS)  # the code of rows that are cut into all three
-_TRAIN, _VALIDATION = 0.8, 0.1
+VALIDATION, TEST = 0.1, 0.1  # shares that are held out unless dataset.cut says otherwise
 
 
 def split_of(key: str) -> str:
@@ -27,10 +27,10 @@ def hash_of(key: str) -> int:
     return int.from_bytes(hashlib.sha256(key.encode(errors="surrogatepass")).digest()[:8], "big")
 
 
-def cut(hashes: np.ndarray) -> np.ndarray:
-    """The split's code of each hash ``[N]``: 0 train, 1 validation, 2 test."""
+def cut(hashes: np.ndarray, validation: float = VALIDATION, test: float = TEST) -> np.ndarray:
+    """The split's code of each hash ``[N]``: 0 train, 1 validation, 2 test; the shares held out are in (0, 1)."""
     point = hashes.astype(np.float64) / 2**64
-    return (point >= _TRAIN).astype(np.int8) + (point >= _TRAIN + _VALIDATION)
+    return (point >= 1 - test - validation).astype(np.int8) + (point >= 1 - test)
 
 
 def text_key(text: str) -> str:

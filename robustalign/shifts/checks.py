@@ -53,14 +53,13 @@ def _check_by(config: Config) -> None:
 
 
 def _check_targets(targets: Any) -> None:
-    if isinstance(targets, Mapping):
-        for name, shares in targets.items():
-            if name in RESERVED_TARGETS:
-                raise ConfigError(f"shift.targets.{name}", "this name is kept for a summary; choose another")
-            _check_shares(shares, f"shift.targets.{name}")
-        return
     for mode in targets if isinstance(targets, list) else [targets]:
-        if mode not in TARGETS:
+        if isinstance(mode, Mapping):
+            for name, shares in mode.items():
+                if name in RESERVED_TARGETS:
+                    raise ConfigError(f"shift.targets.{name}", "this name is kept for a summary; choose another")
+                _check_shares(shares, f"shift.targets.{name}")
+        elif mode not in TARGETS:
             raise ConfigError(
                 "shift.targets", f"unknown value {mode!r}; choose one of: {choices(TARGETS)}, or name shares"
             )

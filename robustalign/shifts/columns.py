@@ -188,16 +188,18 @@ class _Shares:
         return self.read(value, "shift.nominal")
 
     def targets(self, value: Any) -> dict[str, np.ndarray]:
-        if not value:
-            value = "each"
-        if isinstance(value, Mapping):
-            return {str(name): self.read(shares, f"shift.targets.{name}") for name, shares in value.items()}
-        found: dict[str, np.ndarray] = {}
-        for mode in [value] if isinstance(value, str) else value:
-            found |= self._mode(mode)
-        return found
+        populations: dict[str, np.ndarray] = {}
+        for mode in value if isinstance(value, list) and value else [value or "each"]:
+            more = self._mode(mode)
+            for name in populations.keys() & more.keys():
+                if not np.array_equal(populations[name], more[name]):
+                    raise ConfigError(f"shift.targets.{name}", "is the name of two targets; choose another")
+            populations |= more
+        return populations
 
-    def _mode(self, mode: str) -> dict[str, np.ndarray]:
+    def _mode(self, mode: str | Mapping[str, Any]) -> dict[str, np.ndarray]:
+        if isinstance(mode, Mapping):
+            return {str(name): self.read(shares, f"shift.targets.{name}") for name, shares in mode.items()}
         ones = dict(zip(self.names, np.eye(len(self.names)), strict=True))
         alone = {name: ones[name] for name in self.measured}
         if mode in ("each", "worst"):

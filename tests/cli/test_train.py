@@ -38,6 +38,7 @@ BAD = {
     "seed=0,1": ("-m", "2 runs"),
     "experiment=nope": ("experiment", "choose one of: "),
     "shift.targets={a:[1,0],b:[0,2]}": ("shift.targets.b", "outside [0, 1]"),
+    "dataset.fields=[a]": ("dataset.fields", "is a list; write a mapping"),
     "hydra.launcher.workers=-1": ("hydra.launcher.workers", "below 0"),
     "+hydra.launcher.worker=1": ("hydra.launcher.worker", "there are: wait, workers"),
 }
@@ -100,6 +101,29 @@ def test_targets_given_whole_replace_those_of_the_shift(capsys, monkeypatch):
     main()
     shown = capsys.readouterr().out
     assert "a:" in shown and "b:" in shown and "joy_0.1" not in shown
+
+
+def test_a_config_file_that_is_no_yaml_is_named_with_its_line(capsys, monkeypatch, tmp_path):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("seed: 1\nseed: 2\n")
+    monkeypatch.setattr(sys, "argv", ["train.py", "--config-dir", str(tmp_path), "experiment=mine"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    message = capsys.readouterr().err
+    assert end.value.code == 2 and message.startswith("robustalign: error: mine.yaml line 2: is no YAML: ")
+    assert len(message.splitlines()) == 1
+
+
+def test_a_list_of_targets_composes_and_is_checked():
+    from hydra import compose, initialize_config_dir
+
+    from robustalign.checks import resolve
+
+    words = ["dataset=preferences", "dataset.path=x.jsonl", "+dataset.columns.country=c", "shift=groups"]
+    named = "{half: {US: 0.5, UK: 0.5}}"
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        composed = compose("config", [*words, "shift.by=country", f"shift.targets=[each, {named}]"])
+    assert resolve(composed).shift.targets == ["each", {"half": {"US": 0.5, "UK": 0.5}}]
 
 
 def test_options_of_sbatch_are_given_as_a_mapping_or_one_by_one(capsys, monkeypatch):

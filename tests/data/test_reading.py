@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from robustalign.cache import ArtefactCache
-from robustalign.config import DatasetConfig, PairsConfig
+from robustalign.config import CutConfig, DatasetConfig, PairsConfig
 from robustalign.data.candidates import check_source
 from robustalign.data.prompts import Comparison, said
 from robustalign.data.reading import Account, Reading
+from robustalign.data.splits import SPLITS
 from robustalign.errors import ConfigError
 from tests.conftest import compose_config
 
@@ -108,6 +109,16 @@ def test_a_column_splits_and_a_missing_split_is_cut_off_train(tmp_path) -> None:
     split, account = reading.place()
     assert [c.prompt.text.startswith("held") for c in found] == [code == 2 for code in split.tolist()]
     assert account.splits["test"]["kept"] == 60 and account.splits["validation"]["kept"] > 5
+
+
+def test_the_cut_holds_out_the_shares_that_it_names(tmp_path) -> None:
+    rows = [{"prompt": f"q{i}", "chosen": f"yes {i % 50}", "rejected": f"no {i // 50}"} for i in range(2000)]
+    _, account = read(config(tmp_path, rows, cut=CutConfig(validation=0.2, test=0.3)))
+    assert [account.splits[split]["kept"] / 2000 for split in SPLITS] == pytest.approx([0.5, 0.2, 0.3], abs=0.05)
+    many = [{"prompt": "q", "chosen": f"yes {i}", "rejected": f"no {i}"} for i in range(10_000)]
+    _, account = read(config(tmp_path, many, cut=CutConfig(validation=0.2, test=0.3), split_by="replies"))
+    kept = [account.splits[split]["kept"] / 10_000 for split in SPLITS]
+    assert kept == pytest.approx([0.25, 0.04, 0.09], abs=0.02), "both replies on one side"
 
 
 def test_where_binning_maps_templates_and_lists_of_columns(tmp_path) -> None:

@@ -60,6 +60,10 @@ def test_targets_of_each_kind() -> None:
     rest = shift(targets="leave_one_out")
     assert rest.shares("without US") == pytest.approx([0.75, 0, 0.25])
     assert shift(targets=["each", "uniform"]).names == ("UK", "US", "other", "uniform")
+    joined = shift(targets=["each", {"half": {"US": 0.5, "UK": 0.5}}])
+    assert joined.names == ("UK", "US", "other", "half")
+    with pytest.raises(ConfigError, match=r"shift\.targets\.US: is the name of two targets"):
+        shift(targets=["each", {"US": {"UK": 1}}])
     named = shift(targets={"half": {"US": 0.5, "UK": 0.5}})
     assert named.names == ("half",) and named.shares("half").tolist() == [0.5, 0.5, 0]
 
