@@ -7,7 +7,7 @@ step, shrunk, or the reference) is measured under the same draws.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 
 import numpy as np
@@ -16,12 +16,14 @@ import pandas as pd
 from robustalign.evaluation.controls import TRAINED, Control, read_control
 from robustalign.evaluation.metrics import METRICS, WHOLE, Metric
 from robustalign.evaluation.targets import by_target
+from robustalign.evaluation.worst import worst_interval
 from robustalign.report import statistics
 from robustalign.report.load import Run
 from robustalign.report.settings import Point, Setting
 from robustalign.report.statistics import Estimate
 
 KEYS = ["control", "split", "step", "metric", "component"]
+SUMMARIES = ("nominal", "worst", "area")  # of the targets, and so none of them
 Components = dict[str, tuple[np.ndarray, np.ndarray]]  # by name: totals [P] and counts [P]
 
 
@@ -43,6 +45,8 @@ class Values:
     prompts: int
     bounds: tuple[float, float] = (-math.inf, math.inf)
     """What the metric can be; an interval ends there."""
+    better: int = 1
+    """1 where more is better, -1 where less is."""
 
     def of(self, target: str) -> np.ndarray:
         """``[1 + D, S]`` of a target; of any, where the metric does not depend on the population."""
@@ -55,15 +59,23 @@ class Values:
     def only(self, seeds: tuple[int, ...]) -> Values:
         """The values of some of the seeds."""
         columns = [self.seeds.index(seed) for seed in seeds]
-        return Values(self.draws[:, columns], seeds, self.targets, self.prompts, self.bounds)
+        return replace(self, draws=self.draws[:, columns], seeds=seeds)
 
     def mean(self, target: str) -> float:
         """The mean over seeds; nan if any seed's value is."""
         return float(self.of(target)[0].mean())
 
     def estimate(self, target: str) -> Estimate:
-        """The mean over seeds with its interval over seeds and prompts."""
-        return statistics.estimate(self.of(target), self.prompts).within(*self.bounds)
+        """The mean over seeds with its interval over seeds and prompts.
+
+        That of ``worst`` holds although the worst target was picked (``robustalign.evaluation.worst``).
+        """
+        found = statistics.estimate(self.of(target), self.prompts)
+        alone = [name for name in self.targets if name not in SUMMARIES]
+        if target == "worst" and self.targets != (WHOLE,) and len(alone) > 1:
+            means = np.stack([statistics.seed_means(self.of(name)) for name in alone], -1)
+            found = found.picked(*worst_interval(means, self.better, statistics.CONFIDENCE))
+        return found.within(*self.bounds)
 
 
 class Measures:
@@ -123,7 +135,7 @@ class Measures:
         by_component = np.moveaxis(metric.over_prompts(total, count, weights), -1, 0)  # [C, 1 + D, S]
         worth = by_target(dict(zip(names, by_component, strict=True)), self.setting.shift, metric)
         draws, used = np.stack(list(worth.values()), -1), int((count.sum((0, 1)) > 0).sum())
-        return Values(draws, point.seeds, tuple(worth), used, (metric.low, metric.high))
+        return Values(draws, point.seeds, tuple(worth), used, (metric.low, metric.high), metric.better)
 
 
 def _range(numbers: list[int]) -> str:

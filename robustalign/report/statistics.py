@@ -61,6 +61,14 @@ class Estimate:
             return 1.0
         return student_tails(abs(self.value) / arm * student_quantile(self.freedom), self.freedom)
 
+    def picked(self, low: float, high: float) -> Estimate:
+        """The estimate of a worst case: with the interval that picking asks for, as wide as its seeds are few."""
+        if not self.known:
+            return self
+        wider = student_factor(self.freedom)
+        low, high = (self.value + (end - self.value) * wider for end in (min(low, self.value), max(high, self.value)))
+        return replace(self, low=low, high=high)
+
     def turned(self) -> Estimate:
         """The estimate of minus the quantity; zero keeps its sign."""
         return replace(self, value=0.0 - self.value, low=0.0 - self.high, high=0.0 - self.low)
