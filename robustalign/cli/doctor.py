@@ -26,7 +26,7 @@ The exit code is 1 if something is missing that every run needs.
   paths.output     folder with mlflow.db                               outputs
   tracking.uri     the store                                           sqlite:///<paths.output>/mlflow.db
 """
-NEEDED = ("torch", "transformers", "datasets", "accelerate", "peft", "hydra-core", "omegaconf", "mlflow", "safetensors")
+NEEDED = ("torch", "transformers", "datasets", "peft", "hydra-core", "omegaconf", "mlflow", "safetensors")
 OPTIONAL = {  # module -> what it is for, and the words for pip
     "fasttext": ("emotion rewards", "'robustalign[data]'"),
     "lightgbm": ("emotion rewards", "'robustalign[data]'"),

@@ -29,7 +29,9 @@ from robustalign.objectives import AmbiguitySet, InputStatistics, OutputLayerBal
 from robustalign.policies.logprobs import embedded, forward_dtype, input_offset
 from robustalign.training import distributed
 from robustalign.training.steps.inputs import input_moves
+from robustalign.training.steps.rounding import logp_rounding, of_pairs
 
+REFERENCES = ("ref_chosen_logps", "ref_rejected_logps")  # columns of TRL's batches
 COUPLED = {"aot", "aot_unpaired", "sft"}  # losses of TRL's that are not a mean over pairs
 STATE = "ambiguity_set.safetensors"
 
@@ -93,16 +95,18 @@ class RobustDPOTrainer(DPOTrainer):
         if len(batches) * self.accelerator.num_processes == 1:
             return _Plan()
         with torch.no_grad(), self._silent():
-            losses = [self._pair_losses(model, batch) for batch in batches]
-        return _Plan(self._excess(losses))
+            looks = [self._both(model, batch)[1:] for batch in batches]
+        return _Plan(self._excess([losses for losses, _ in looks], [rounding for _, rounding in looks]))
 
-    def _excess(self, losses: Sequence[Tensor]) -> list[Tensor]:
+    def _excess(self, losses: Sequence[Tensor], rounding: Sequence[Tensor]) -> list[Tensor]:
+        """Per micro-batch ``[B]``: see ``_Plan``. Losses that differ by their ``rounding`` alone are equals."""
         sizes = [len(part) for part in losses]
         prior = torch.cat([torch.full_like(part, 1 / len(part)) for part in losses])
         lengths = [pairs for (pairs,) in distributed.counts(len(prior))]
         everywhere, mine = distributed.gathered(torch.cat(list(losses)).detach(), lengths)
         weight, _ = distributed.gathered(prior, lengths)
-        worst = self.ambiguity_set.step(everywhere, weight=weight)
+        off, _ = distributed.gathered(torch.cat(list(rounding)), lengths)
+        worst = self.ambiguity_set.step(everywhere, weight=weight, rounding=off)
         probability = worst.weights[mine] / len(everywhere)
         averaged = len(losses) * self.accelerator.num_processes
         self._note({"robust/ess": worst.ess, "robust/divergence": worst.divergence, "robust/dual": worst.dual})
@@ -119,13 +123,13 @@ class RobustDPOTrainer(DPOTrainer):
             embeddings = embedded(model, batch["input_ids"])
             offset = torch.zeros_like(embeddings, requires_grad=True)
             with self._silent(), torch.enable_grad(), input_offset(model, offset):
-                losses = self._pair_losses(model, batch)
+                losses = self._both(model, batch)[1]
             (gradient,) = torch.autograd.grad(losses.sum(), offset)
             direction = ball.joint(gradient, prompt)
             plan.directions.append(direction)
             total = total.to(direction.device) + ball.statistics(direction, embeddings, attention, prompt).to_tensor()
         pooled = InputStatistics.from_tensor(distributed.summed(total))
-        plan.moves, _ = input_moves(ball, pooled, forward_dtype(model))
+        plan.moves, _ = input_moves(ball, pooled, self._precision(model))
         self._note({"robust/penalty": float(ball.penalty(pooled))})
         return plan
 
@@ -140,28 +144,37 @@ class RobustDPOTrainer(DPOTrainer):
                 with self._silent() if number else contextlib.nullcontext(), input_offset(model, offset):
                     parts.append(coefficient * super()._compute_loss(model, inputs, False))
             return sum(parts)
-        whole, losses = self._both(model, inputs)
+        whole, losses, rounding = self._both(model, inputs)
         excess = self._plan.excess
-        correction = self._excess([losses])[0] if excess is None else excess[index]
+        correction = self._excess([losses], [rounding])[0] if excess is None else excess[index]
         return whole + (correction.to(losses) * losses).sum()
 
-    def _pair_losses(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
-        """TRL's losses ``[B]`` of a micro-batch."""
-        return self._both(model, inputs)[1]
+    def _both(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """TRL's loss of a micro-batch; that of each pair alone from the same forward, ``[B]``; its rounding, ``[B]``.
 
-    def _both(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """TRL's loss of a micro-batch, and that of each pair alone from the same forward, ``[B]``."""
-        recorder = _Recorder(model)
+        The slopes of a loss by the reference's log-probabilities are minus those by the policy's, which TRL hides.
+        """
+        recorder, size = _Recorder(model), len(inputs["ref_chosen_logps"])
         with self._precomputed():
             whole = super()._compute_loss(recorder, dict(inputs), False)
-            size = len(inputs["ref_chosen_logps"])
-            losses = []
-            with self._silent():
+            references = [inputs[name].detach().requires_grad_() for name in REFERENCES]
+            known, losses = dict(inputs) | dict(zip(REFERENCES, references, strict=True)), []
+            with self._silent(), torch.enable_grad():
                 for pair in range(size):
                     rows = [pair, size + pair]
-                    alone = {name: value[rows if len(value) == 2 * size else [pair]] for name, value in inputs.items()}
+                    alone = {name: value[rows if len(value) == 2 * size else [pair]] for name, value in known.items()}
                     losses.append(super()._compute_loss(recorder.rows(rows), alone, False))
-        return whole, torch.stack(losses)
+                each = torch.stack(losses)
+                slopes = torch.autograd.grad(each.sum(), references, retain_graph=True, allow_unused=True)
+        logps = torch.cat(references).detach()
+        tokens = inputs["completion_mask"].sum(1)
+        rows_off = logp_rounding(logps, tokens, self._precision(model), logps.dtype)
+        slope = torch.cat([torch.zeros(size).to(logps) if part is None else part for part in slopes])
+        return whole, each, of_pairs(slope.abs() * rows_off)
+
+    def _precision(self, model: nn.Module) -> torch.dtype:
+        """Of the forward, in which alone accelerate casts."""
+        return torch.bfloat16 if self.args.bf16 else forward_dtype(model)
 
     def _with_reference(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """With the reference's log-probabilities, so that they are computed once for every look."""

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
-from transformers import PreTrainedModel, TrainerCallback
+from transformers import PreTrainedModel
 
+from robustalign.config import Config
 from robustalign.progress import Pace
 from robustalign.run.folder import RunFolder
 from robustalign.training import distributed
 
 
-class Steps(TrainerCallback):
+class Steps:
     """Tells the step, evaluates at some steps, and stops when asked to.
 
     Args:
         folder: whose status tells the step.
-        at: the steps after which ``evaluate(policy, step)`` is called, by all ranks.
-        evaluate: see ``at``.
+        config: after ``evaluation.steps``, all ranks call ``evaluate(policy, step)``.
+        evaluate: see ``config``.
         should_stop: whether this process was asked to stop; all ranks then save a checkpoint and stop.
         policy: that is trained.
     """
@@ -25,23 +26,22 @@ class Steps(TrainerCallback):
     def __init__(
         self,
         folder: RunFolder,
-        at: Collection[int],
+        config: Config,
         evaluate: Callable[[PreTrainedModel, int], None],
         should_stop: Callable[[], bool],
         policy: PreTrainedModel,
     ) -> None:
-        self.folder, self.at, self.evaluate, self.should_stop, self.policy = folder, at, evaluate, should_stop, policy
+        self.folder, self.evaluate, self.should_stop, self.policy = folder, evaluate, should_stop, policy
+        self.at, self.last = config.evaluation.steps, config.trainer.max_steps
+        self.pace: Pace | None = None
 
-    def on_train_begin(self, args, state, control, **kwargs) -> None:
-        self.pace = Pace("train", state.max_steps, "steps", done=state.global_step)
-
-    def on_step_end(self, args, state, control, **kwargs) -> None:
-        step = state.global_step
+    def __call__(self, step: int) -> bool:
+        """What is to be done after ``step``; whether all ranks are to stop."""
         if distributed.rank() == 0:
             self.folder.set_status(step=step)
+            self.pace = self.pace or Pace("train", self.last, "steps", done=step)
             self.pace.update(step)
-        if step in self.at and step < state.max_steps:
+        if step in self.at and step < self.last:
             self.evaluate(self.policy, step)
             self.policy.train()
-        if distributed.anywhere(self.should_stop()) and step < state.max_steps:
-            control.should_save = control.should_training_stop = True
+        return distributed.anywhere(self.should_stop()) and step < self.last

@@ -33,9 +33,9 @@ from robustalign.policies.save import load_trained, save_trained
 from robustalign.run.folder import RunFolder, Stopped
 from robustalign.run.journal import Journal
 from robustalign.shifts.columns import ColumnShift
-from robustalign.training import distributed, sharded
+from robustalign.training import checkpoints, distributed, sharded
 from robustalign.training.objective import Objective, build_objective
-from robustalign.training.trainer import PairTrainer, checkpoints
+from robustalign.training.trainer import PairTrainer
 
 TABLE = "targets.csv"  # in results/: all targets under all controls
 POPULATIONS = "populations.json"  # in results/: shares and coordinates of the populations
@@ -51,7 +51,7 @@ def prepare_process(config: Config) -> None:
     """Threads and warnings of a worker process."""
     threads = config.trainer.threads or max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
     torch.set_num_threads(threads)
-    os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # else a Trainer with several ranks chooses anew
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # else a launcher of several ranks chooses anew
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     import datasets
     import transformers
@@ -193,14 +193,14 @@ class Line:
             log=self.journal.metrics,
             before_save=self.journal.sync,
             gradient_checkpointing=config.model.gradient_checkpointing,
-            callbacks=[Steps(self.folder, config.evaluation.steps, self.evaluate_between, self.should_stop, policy)],
+            after_step=Steps(self.folder, config, self.evaluate_between, self.should_stop, policy),
         )
-        saved = checkpoints(self.folder.checkpoints)
+        saved = checkpoints.complete(self.folder.checkpoints)
         with self.usage.stage("train"):
-            trainer.train(resume_from_checkpoint=str(saved[-1]) if saved else None)
+            trainer.train(saved[-1] if saved else None)
         self.usage.seconds["train"] = trainer.seconds
-        if trainer.state.global_step < config.trainer.max_steps:
-            raise Stopped(f"stopped at step {trainer.state.global_step}")
+        if trainer.step < config.trainer.max_steps:
+            raise Stopped(f"stopped at step {trainer.step}")
         policy = self.in_one_piece(policy)
         if distributed.rank() == 0:
             save_trained(policy, self.folder.model)

@@ -1,1 +1,1 @@
-"""One optimiser for every method: a pair loss, an ambiguity set, a Trainer."""
+"""One optimiser for every method: a pair loss, an ambiguity set, a plain loop."""

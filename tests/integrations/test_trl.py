@@ -25,12 +25,15 @@ def rows() -> Dataset:
     return Dataset.from_dict({"prompt": prompts, "chosen": chosen, "rejected": rejected})
 
 
-def train(kind, rows, tokenizer, folder, micro_batch: int, steps: int = 3, loss_type: str = "sigmoid", **more):
+def train(
+    kind, rows, tokenizer, folder, micro_batch: int, steps: int = 3, loss_type: str = "sigmoid",
+    learning_rate: float = 3e-3, **more,
+):  # fmt: skip
     """Trained parameters, and the losses that were logged."""
     args = trl.DPOConfig(
         output_dir=str(folder), per_device_train_batch_size=micro_batch, gradient_accumulation_steps=4 // micro_batch,
         beta=0.3, loss_type=[loss_type], report_to=[], bf16=False, use_cpu=True, max_length=64, max_steps=steps,
-        learning_rate=3e-3, logging_steps=1, save_strategy="no", disable_tqdm=True, seed=5,
+        learning_rate=learning_rate, logging_steps=1, save_strategy="no", disable_tqdm=True, seed=5,
     )  # fmt: skip
     policy, reference = (tiny_llama(vocabulary=len(tokenizer), seed=s) for s in (1, 2))
     trainer = kind(model=policy, ref_model=reference, args=args, train_dataset=rows, processing_class=tokenizer, **more)
@@ -91,6 +94,23 @@ def test_gradients_are_those_of_our_step(rows, tokenizer, tmp_path, ball, method
     step.loss(model, ours_batch, step.plan(model, [ours_batch]), 0)[0].backward()
     ours = torch.cat([p.grad.flatten() for p in model.parameters()])
     assert float((ours - theirs).norm() / ours.norm()) < 1e-4
+
+
+@pytest.mark.parametrize(("noise", "tied"), [(1e-6, True), (1e-2, False)])
+def test_at_the_reference_rounding_is_no_reason_to_weigh(rows, tokenizer, tmp_path, noise, tied) -> None:
+    """All losses are ln 2 there but for rounding; a set as sharp as that would weigh one pair alone."""
+    ball = KLBall(temperature=1e-8)
+    *_, trainer = train(robust(), rows, tokenizer, tmp_path, 4, steps=1, ambiguity_set=ball, learning_rate=0.0)
+    policy = trainer.model.train()
+    trainer.ref_model = policy
+    batch = trainer._with_reference(trainer.data_collator([trainer.train_dataset[i] for i in range(4)]))
+    batch["ref_chosen_logps"] = batch["ref_chosen_logps"] + noise * torch.tensor([0.0, 1.0, -1.0, 0.5])
+    _, losses, rounding = trainer._both(policy, batch)
+    assert losses.std() > 0
+    (excess,) = trainer._excess([losses], [rounding])
+    assert (float(excess.abs().max()) < 1e-7) == tied
+    (alone,) = trainer._excess([losses], [torch.zeros_like(rounding)])
+    assert float(alone.abs().max()) == pytest.approx(0.75, abs=1e-3), "without it, one pair has all the weight"
 
 
 def test_what_cannot_be_is_refused(rows, tokenizer, tmp_path) -> None:

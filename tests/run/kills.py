@@ -39,7 +39,7 @@ STAGES = {  # the innermost of these functions on the stack names the stage; in 
     "Stages.reference_folder": "reference log-probs",
     "prepare": "pairs",
     "PairTrainer.train": "training",
-    "PairTrainer._save_checkpoint": "checkpoint",
+    "save_checkpoint": "checkpoint",
     "save_trained": "saving the policy",
     "Line.evaluate": "evaluation",
     "Line.evaluate_controls": "controls",

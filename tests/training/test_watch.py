@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 from torch.utils.data import Dataset
-from transformers import MixtralConfig, MixtralForCausalLM, TrainerCallback
+from transformers import MixtralConfig, MixtralForCausalLM
 
 from robustalign.config import TrainerConfig
 from robustalign.data.pairs import PairCollator
 from robustalign.errors import ConfigError
 from robustalign.policies.load import switch_off_noise
 from robustalign.policies.logprobs import score_completions, sequence_logps
-from robustalign.training import watch
+from robustalign.training import checkpoints, watch
 from robustalign.training.objective import build_objective
 from robustalign.training.steps import objective_step, rows_of
 from robustalign.training.trainer import PairTrainer
@@ -38,7 +38,9 @@ class Examples(Dataset):
         return self.rows[index]
 
 
-def trainer(policy, tmp_path: Path, rows=None, **changes) -> tuple[PairTrainer, list[dict[str, float]]]:
+def trainer(
+    policy, tmp_path: Path, rows=None, objective=METHODS["dpo"], **changes
+) -> tuple[PairTrainer, list[dict[str, float]]]:
     logged: list[dict[str, float]] = []
     settings = {
         "batch_size": 4,
@@ -51,7 +53,7 @@ def trainer(policy, tmp_path: Path, rows=None, **changes) -> tuple[PairTrainer, 
     built = PairTrainer(
         policy,
         rows or Examples(policy),
-        build_objective(METHODS["dpo"]),
+        build_objective(objective),
         TrainerConfig(**(settings | changes)),
         pad=0,
         seed=0,
@@ -101,23 +103,13 @@ def test_a_bad_batch_stops_or_is_left_out(tmp_path: Path, on_nonfinite: str) -> 
         with pytest.raises(ConfigError, match=r"at step 2 the loss of 2 of 4 pairs .*on_nonfinite=skip"):
             poisoned.train()
         return
-    before = {}
-    poisoned.add_callback(Remember(before))
+    before: dict[int, torch.Tensor] = {}
+    poisoned.after_step = lambda step: before.update({step: policy.model.embed_tokens.weight.detach().clone()})
     poisoned.train()
     assert [values["train/skipped"] for values in logged] == [0, 1, 1, 1]
     assert not watch.broken_parameters(policy)
     assert torch.equal(before[1], before[2]) and not torch.equal(before[2], before[3])
     assert [bool(torch.isnan(torch.tensor(values["train/rewards/accuracies"]))) for values in logged] == [0, 1, 0, 0]
-
-
-class Remember(TrainerCallback):
-    """One parameter after each step."""
-
-    def __init__(self, into: dict[int, torch.Tensor]) -> None:
-        self.into = into
-
-    def on_step_end(self, args, state, control, model=None, **kwargs) -> None:
-        self.into[state.global_step] = model.model.embed_tokens.weight.detach().clone()
 
 
 def mixture(**changes) -> MixtralForCausalLM:
@@ -145,6 +137,48 @@ def test_router_noise_is_off(tmp_path: Path) -> None:
     assert logged[0]["train/loss"] == pytest.approx(0.6931472, abs=1e-6)
 
 
+def test_bf16_starts_at_its_reference_and_its_noise_is_no_weight(tmp_path: Path) -> None:
+    """The reference is fp32 here, so that margins at the start are bf16's noise alone."""
+    values = {}
+    for method in ("dpo", "kldpo"):
+        policy = tiny_llama()
+        rows = Examples(policy)
+        started, logged = trainer(
+            policy, tmp_path, rows, max_steps=1, learning_rate=1e-3, bf16=True, objective=METHODS[method]
+        )
+        started.train()
+        assert logged[0]["train/rewards/margins"] != 0
+        values[method] = logged[0]["train/loss"], logged[0]["robust/ess"], policy.state_dict()
+    assert values["kldpo"][1] == pytest.approx(4), "equal weights"
+    assert all(torch.equal(values["dpo"][2][name], value) for name, value in values["kldpo"][2].items())
+
+
+def test_a_training_that_was_stopped_ends_with_the_same_bits(tmp_path: Path) -> None:
+    ends = []
+    for stop in (None, 2):
+        policy = tiny_llama()
+        rows, folder = Examples(policy), tmp_path / f"{stop}"
+        if stop is not None:
+            first, _ = trainer(policy, folder, rows, learning_rate=1e-3)
+            first.after_step = (2).__eq__
+            first.train()
+            assert first.step == stop
+            policy = tiny_llama()
+        built, logged = trainer(policy, folder, rows, learning_rate=1e-3)
+        built.train(checkpoints.complete(folder)[-1] if stop is not None else None)
+        assert len(logged) == 4 - (stop or 0)
+        ends.append([parameter.detach() for parameter in policy.parameters()])
+    assert all(torch.equal(one, other) for one, other in zip(*ends, strict=True))
+
+
+def test_decay_is_for_matrices(tmp_path: Path) -> None:
+    built, _ = trainer(tiny_llama(), tmp_path, weight_decay=0.1)
+    decay = {id(p): group["weight_decay"] for group in built.optimizer.param_groups for p in group["params"]}
+    names = {name: decay[id(parameter)] for name, parameter in built.policy.named_parameters()}
+    assert {value for name, value in names.items() if "norm" in name} == {0.0}
+    assert {value for name, value in names.items() if "norm" not in name} == {0.1}
+
+
 @pytest.mark.parametrize(("fault", "reason"), [("noise", "random in training"), ("cache", "not those of this policy")])
 def test_a_policy_that_is_not_its_reference_is_refused_with_the_reason(tmp_path: Path, fault: str, reason: str) -> None:
     policy = mixture(router_jitter_noise=0.3 if fault == "noise" else 0.0).eval()
@@ -162,12 +196,11 @@ def test_accuracy_of_ties_is_a_half(tmp_path: Path) -> None:
         logps = sequence_logps(policy, rows_of(batch))
     batch["ref_logps"] = logps + torch.tensor([0.0, 0.0, -1.0, 1.0, 0.0, 0.0, 0.0, 0.0])  # margins 0, 0, 1, -1
     step = objective_step(build_objective(METHODS["dpo"]))
-    built._plan = step.plan(policy, [batch])
-    built._columns = [step.loss(policy, batch, built._plan, 0)[1]]
-    built._step_seconds = 1.0
-    assert built._metrics()["train/rewards/accuracies"] == 0.5
-    built._columns[0]["margin"] = torch.tensor([0.0, 1.0, 1.0, 1.0])
-    assert built._metrics()["train/rewards/accuracies"] == 0.875
+    plan = step.plan(policy, [batch])
+    columns = step.loss(policy, batch, plan, 0)[1]
+    assert built._metrics(columns, plan, tokens=1, seconds=1.0)["train/rewards/accuracies"] == 0.5
+    columns["margin"] = torch.tensor([0.0, 1.0, 1.0, 1.0])
+    assert built._metrics(columns, plan, tokens=1, seconds=1.0)["train/rewards/accuracies"] == 0.875
 
 
 def test_one_pair_is_enough_to_stop_and_frozen_parameters_do_not_count() -> None:
