@@ -37,7 +37,8 @@ def trained(folder: Path, ranks: int, name: str) -> tuple[torch.Tensor, float]:
         }
     )
     args = DPOConfig(
-        output_dir=str(folder / f"{name}{ranks}"), per_device_train_batch_size=1, gradient_accumulation_steps=4 // ranks,
+        output_dir=str(folder / f"{name}{ranks}"), per_device_train_batch_size=1,
+        gradient_accumulation_steps=4 // ranks,
         beta=0.3, report_to=[], bf16=False, use_cpu=True, max_length=64, max_steps=4, learning_rate=3e-3,
         logging_steps=1, save_strategy="no", disable_tqdm=True, train_sampling_strategy="sequential", seed=5,
         ddp_backend="gloo" if ranks > 1 else None,
