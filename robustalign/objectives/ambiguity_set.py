@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -119,10 +119,7 @@ class AmbiguitySet(ABC):
         Raises:
             ValueError: no losses, a shape that differs, negative or all-zero weights, a needed column missing.
         """
-        values, prior, ids = self._columns(losses, weight, group, rounding)
-        broken = bool(torch.isnan(values).any())
-        law = WorstLaw(probabilities=prior) if broken else self._worst_law(values, prior, ids)
-        return _robust_value(losses, prior, law)
+        return self._value(self._worst_law, losses, weight, group, rounding)
 
     def step(
         self,
@@ -136,10 +133,7 @@ class AmbiguitySet(ABC):
 
         Nothing is learnt from a batch with a NaN. Arguments and errors are those of :meth:`worst_case`.
         """
-        values, prior, ids = self._columns(losses, weight, group, rounding)
-        broken = bool(torch.isnan(values).any())
-        law = WorstLaw(probabilities=prior) if broken else self._learn(values, prior, ids)
-        return _robust_value(losses, prior, law)
+        return self._value(self._learn, losses, weight, group, rounding)
 
     def state_dict(self) -> dict[str, Tensor]:
         """What the set has learnt; a run resumed from it continues as if it had not been interrupted."""
@@ -166,17 +160,24 @@ class AmbiguitySet(ABC):
                 f"radius: {radius:g} puts all mass on one of {n} pairs; stay below {bound:.4g} or pool more pairs"
             )
 
-    def _columns(
-        self, losses: Tensor, weight: Tensor | None, group: Tensor | None, rounding: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Checked losses and nominal law in fp64 on the CPU, and the group ids beside them."""
+    def _value(
+        self,
+        worst_law: Callable[[Tensor, Tensor, Tensor | None], WorstLaw],
+        losses: Tensor,
+        weight: Tensor | None,
+        group: Tensor | None,
+        rounding: Tensor | None,
+    ) -> RobustValue:
+        """The value of the losses under the law that ``worst_law`` returns; with a NaN, under the nominal law."""
         _check_columns(losses, weight=weight, group=group, rounding=rounding)
         if "group" in self.needs and group is None:
             raise ValueError(f"group: the {self.name} set needs the group of each pair")
         values, prior = nominal_law(losses, weight)
         if rounding is not None:
             values = tied(values, rounding)
-        return values, prior, None if group is None else group.to("cpu")
+        if bool(torch.isnan(values).any()):
+            return _robust_value(losses, prior, WorstLaw(probabilities=prior))
+        return _robust_value(losses, prior, worst_law(values, prior, None if group is None else group.to("cpu")))
 
     def _learn(self, losses: Tensor, prior: Tensor, group: Tensor | None) -> WorstLaw:
         """The worst law of a training step, and what is learnt on the way."""
