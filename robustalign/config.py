@@ -7,7 +7,7 @@ imports torch, so ``--help`` and ``--cfg job`` stay quick.
 
 ``method`` and ``groups`` are the exceptions: their keys are the fields of the pair loss and the ambiguity set, or of
 the grouping, that they name, so that a new one never touches this file (``robustalign.training.objective``,
-``robustalign.groups.config``). ``groups.require_evidence``: train without groups where nothing speaks for them.
+``robustalign.groups.config``). ``groups.require_evidence``: train without groups where no evidence supports them.
 """
 
 from __future__ import annotations
@@ -106,8 +106,8 @@ class CutConfig:
     so with ``replies`` a share of .3 holds out .09 of the comparisons.
     """
 
-    validation: float = number(0.1, "(0, 1)")
-    test: float = number(0.1, "(0, 1)")
+    validation: float = number(0.1, "(0, 1)")  # share of the keys of dataset.split_by that become the validation split
+    test: float = number(0.1, "(0, 1)")  # share of them that become the test split
 
 
 @dataclass
