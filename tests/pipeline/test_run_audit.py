@@ -10,6 +10,7 @@ import pytest
 
 from robustalign.errors import ConfigError
 from robustalign.pipeline.checks import check_config
+from robustalign.pipeline.export import export
 from robustalign.pipeline.stages import Stages
 from robustalign.policies.load import asset_folder, load_model, load_tokenizer
 from tests.pipeline.test_run import FAST, run, targets
@@ -34,6 +35,16 @@ def test_an_audit_of_what_a_run_saved_is_the_runs_own_table(small, lora: str) ->
     pd.testing.assert_frame_equal(*certificates, rtol=1e-4, atol=1e-5)
     assert (audit.results / "shift.csv").is_file() and not audit.model.exists()
     assert "train/loss" not in audit.journal.read_text() and '"cost/seconds/evaluate"' in audit.journal.read_text()
+
+
+def test_an_audit_of_an_exported_merged_policy_is_the_runs_own_table(small, tmp_path: Path) -> None:
+    words = ("evaluation.shrinkage=[0.5]", "trainer.learning_rate=1e-2")
+    config = small("model.lora.r=2", *words, "trainer.save_model=true")
+    trained = run(config, "runs/lora")
+    merged = export("lora", Path(config.paths.output), tmp_path / "merged", merged=True)
+    assert not list(merged.glob("adapter*")) and (merged / "model.safetensors").is_file()
+    audit = run(small(*words, "method=audit", f"method.policy={merged}", "trainer.max_steps=1"), "audit")
+    same(targets(audit), targets(trained))
 
 
 def test_a_policy_of_another_tool_is_measured_as_a_plain_loop_does(small, tmp_path: Path) -> None:
