@@ -90,7 +90,7 @@ def paragraph(setting: Setting, metrics: Sequence[str]) -> str:
         return ""
     first = tables[0]
     found = first[(first["metric"] == "agreement") & first["value"].notna()].drop_duplicates("target")
-    lines = ["**People**", ""]
+    lines = ["", "**People**", ""]
     if len(found):
         told = ", ".join(f"{row.target} {text(_of(row))}" for row in found.itertuples())
         lines.append(

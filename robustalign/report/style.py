@@ -31,8 +31,12 @@ COLOURS = {
     "overlooked": "#882255",
     "oracle": "#009e73",
     "reference": "#8c8c8c",
+    "cvar": "#e69f00",
+    "dpo_pro": "#332288",
+    "group_robust": "#117733",
+    "own_pairs": "#56b4e9",
 }
-SPARE = ("#56b4e9", "#e69f00", "#117733", "#999933", "#332288", "#aa4499", "#661100")
+SPARE = ("#999933", "#aa4499", "#661100", "#44aa99", "#ddaa33")
 LINES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (5, 1.2, 1.2, 1.2)), (0, (8, 2)))
 FALLBACKS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei", "PingFang SC", "Microsoft YaHei")
 MARKERS = "osD^vPX*"

@@ -44,7 +44,14 @@ SMALL = {
 SIZES = {name: size for size, names in SMALL.items() for name in names} | {"pad_token_id": 0, "eos_token_id": 2}
 PARTICULAR = {"gpt_neo": {"attention_types": [[["global", "local"], 1]]}}
 LARGEST = 30_000_000
-FORMS = ("moved", "exact")
+WDPO = {"set": "wasserstein", "radius": 0.05}
+METHODS: dict[str, dict[str, Any]] = {
+    "dpo": {"set": "nominal"},
+    "kldpo": {"set": "kl", "temperature": 0.5},
+    "wdpo moved": WDPO | {"gradient": "moved"},
+    "wdpo exact": WDPO | {"gradient": "exact"},
+}
+CUTS = ((4,), (2, 2), (1, 3))
 
 
 @dataclass(frozen=True)
@@ -54,7 +61,7 @@ class Finding:
     kind: str
     packed: bool | None = None
     why: str = ""
-    forms: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
     lora: bool = False
     note: str = ""
     problem: str = ""
@@ -145,22 +152,30 @@ def errors(model: nn.Module, gradients: bool) -> Iterator[tuple[str, float]]:
                 yield f"gradient of {label}", float((found - right).norm() / right.norm())
 
 
-def trained_forms(model: nn.Module) -> tuple[str, ...]:
-    """The forms of WDPO's gradient that give a finite gradient."""
+def methods_over_cuts(model: nn.Module) -> tuple[str, ...]:
+    """The methods whose gradient is finite and the same however four pairs are cut into micro-batches."""
     same = {"prompt": [1, 5, 7], "rejected": [11, 2], "reference": (-9.0, -8.0), "gap": 1.0}
-    rows = [same | {"row": i, "chosen": [8 + i, 9, 2]} for i in range(2)]
+    rows = [same | {"row": i, "prompt": [1, 5 + i, 7], "chosen": [8 + i, 9, 13 - i, 2][i % 2 :]} for i in range(4)]
     works = []
-    for form in FORMS:
-        method = {"name": "w", "loss": "sigmoid", "set": "wasserstein", "beta": 0.3, "radius": 0.05, "gradient": form}
-        step, batch = objective_step(build_objective(method)), PairCollator(pad=0)(rows)
-        model.zero_grad()
+    for name, method in METHODS.items():
         try:
-            step.loss(model, batch, step.plan(model, [batch]), 0)[0].backward()
+            whole, *parts = (step_gradient(model, method, rows, cut) for cut in CUTS)
         except (RuntimeError, NotImplementedError, TypeError):
             continue
-        if all(bool(torch.isfinite(p.grad).all()) for p in model.parameters() if p.grad is not None):
-            works.append(form)
+        if whole.isfinite().all() and all((part - whole).norm() < 2e-3 * whole.norm() for part in parts):
+            works.append(name)
     return tuple(works)
+
+
+def step_gradient(model: nn.Module, method: dict[str, Any], rows: list[dict], cut: tuple[int, ...]) -> Tensor:
+    """The parameter gradient of one optimiser step over micro-batches of these sizes, flat."""
+    step, left = objective_step(build_objective({"name": "m", "loss": "sigmoid", "beta": 0.3} | method)), iter(rows)
+    batches = [PairCollator(pad=0)([next(left) for _ in range(size)]) for size in cut]
+    model.zero_grad()
+    plan = step.plan(model, batches)
+    for index, batch in enumerate(batches):
+        step.loss(model, batch, plan, index)[0].backward()
+    return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
 
 @torch.no_grad()
@@ -221,7 +236,7 @@ def _look(kind: str, model: nn.Module) -> Finding:
         kind,
         packed=packed,
         why="" if packed else reason_against(model.config, model.config._attn_implementation) or "by comparison",
-        forms=trained_forms(model),
+        methods=methods_over_cuts(model),
         note=", ".join(
             ["random in training: refused at the first step"] * (not silent(model)) + ["no bf16"] * (not halves)
         ),
@@ -244,18 +259,18 @@ def table(findings: list[Finding]) -> str:
         f"{len(tried)} were built and give the",
         "log-probabilities and parameter gradients of a plain forward of each row alone, in fp32 and bf16, for rows",
         "shorter and longer than every window, block and chunk of their config. *Packed* types compute a prompt that",
-        "two rows share once, and nothing for padding; the others run over padded rows. `moved` and `exact` are the",
-        "forms of WDPO's gradient that work; LoRA: fresh adapters on all linear layers leave the numbers as they are.",
+        "two rows share once, and nothing for padding; the others run over padded rows. *Over cuts*: the methods among",
+        f"{', '.join(METHODS)} whose gradient is the same for four pairs at once, as two and two, and as one",
+        "and three; LoRA: fresh adapters on all linear layers leave the numbers as they are.",
         "",
-        "| type | rows | WDPO | LoRA | note |",
+        "| type | rows | over cuts | LoRA | note |",
         "|---|---|---|---|---|",
     ]
     for one in tried:
         note = one.note or one.why
         rows = "packed" if one.packed else "padded"
-        lines.append(
-            f"| {one.kind} | {rows} | {', '.join(one.forms) or 'no'} | {'yes' if one.lora else 'no'} | {note} |"
-        )
+        cuts = "all" if len(one.methods) == len(METHODS) else ", ".join(one.methods) or "none"
+        lines.append(f"| {one.kind} | {rows} | {cuts} | {'yes' if one.lora else 'no'} | {note} |")
     lines += ["", "Not tried, or not right:", "", "| type | why |", "|---|---|"]
     lines += [f"| {one.kind} | {one.problem.replace('|', '/')} |" for one in findings if one.problem]
     return "\n".join(lines) + "\n"

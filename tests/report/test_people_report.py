@@ -11,12 +11,7 @@ import pytest
 
 from robustalign.report import people
 from robustalign.report.pictures.reliability import reliability_diagram
-from robustalign.report.style import drawing
-
-
-class Look:
-    def line(self, point) -> dict:
-        return {"color": "black"}
+from robustalign.report.style import Look, drawing
 
 
 def run(folder, seed: int, accuracy: float, told: bool = True) -> SimpleNamespace:
@@ -71,11 +66,13 @@ def test_the_words_say_how_people_agree_and_why_there_is_no_reward(tmp_path) -> 
 def test_runs_without_people_say_nothing(tmp_path) -> None:
     bare = setting(tmp_path, told=False)
     assert people.people_table(bare).empty and people.paragraph(bare, []) == ""
-    assert reliability_diagram(bare, Look()) is None
+    assert reliability_diagram(bare, Look(bare)) is None
 
 
 def test_the_diagram_draws_the_bins_of_every_point(tmp_path) -> None:
+    shown = setting(tmp_path)
     with drawing():
-        figure = reliability_diagram(setting(tmp_path), Look())
+        figure = reliability_diagram(shown, Look(shown))
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["calibrated", "dpo"]
     drawn = figure.axes[0].lines[1]
     assert drawn.get_xdata() == pytest.approx([0.55, 0.7]) and drawn.get_ydata() == pytest.approx([0.5, 0.65])

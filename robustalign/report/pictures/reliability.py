@@ -18,7 +18,7 @@ def reliability_diagram(setting: Setting, look: Look) -> Figure | None:
     panel.plot([0.5, 1], [0.5, 1], color="#b0b0b0", linewidth=1, label="calibrated")
     for point, bins in found:
         arms = [(bins["agreement"] - bins["low"]).clip(lower=0), (bins["high"] - bins["agreement"]).clip(lower=0)]
-        panel.plot(bins["confidence"], bins["agreement"], **look.line(point), label=point.label)
+        panel.plot(bins["confidence"], bins["agreement"], **look.line(point))
         colour = panel.lines[-1].get_color()
         panel.errorbar(bins["confidence"], bins["agreement"], yerr=arms, linestyle="", color=colour, linewidth=0.8)
     panel.set(xlabel="confidence, sigmoid(beta |h|)", ylabel="share of votes that side with the policy")
