@@ -25,6 +25,7 @@ def test_a_dozen_types(kind: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_every_type_and_the_page_that_says_so() -> None:
     """No type may be wrong; the page is written anew."""
     findings = [look(kind) for kind in types()]
