@@ -45,3 +45,21 @@ def test_accumulated_gradients_are_those_of_the_whole_batch() -> None:
     model.zero_grad()
     ball.worst_case(loss.losses(model(features)[:, 0])).value.backward()
     assert accumulated == pytest.approx(model.weight.grad, rel=1e-5, abs=1e-8)
+
+
+def test_the_lightning_module_trains_what_a_loop_does() -> None:
+    pytest.importorskip("pytorch_lightning")
+    example = load("lightning_module")
+    trained = example.main(steps=12)
+    torch.manual_seed(0)
+    features = torch.randn(256, 6) + torch.tensor([1.0, 0, 0, 0, 0, 0])
+    reward, ball, loss = nn.Linear(6, 1, bias=False), KLBall(radius=0.2), SigmoidLoss(beta=1.0)
+    optimiser, values = torch.optim.Adam(reward.parameters(), lr=0.05), []
+    for step in range(12):
+        optimiser.zero_grad()
+        worst = ball.worst_case(loss.losses(reward(features.split(64)[step % 4])[:, 0])).value
+        worst.backward()
+        optimiser.step()
+        values.append(float(worst))
+    assert trained.values == pytest.approx(values, rel=1e-5) and values[-1] < values[0]
+    assert trained.reward.weight.detach() == pytest.approx(reward.weight.detach(), rel=1e-4)
