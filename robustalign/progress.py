@@ -21,14 +21,14 @@ class Pace:
 
     Args:
         what: the stage.
-        total: how many ``unit`` it has.
+        total: how many ``unit`` it has; None where nobody knows.
         unit: such as ``steps``.
         done: how many were done before.
         clock: seconds.
     """
 
     def __init__(
-        self, what: str, total: int, unit: str, done: float = 0, clock: Callable[[], float] = time.monotonic
+        self, what: str, total: int | None, unit: str, done: float = 0, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.what, self.total, self.unit, self.first, self.clock = what, total, unit, done, clock
         self.began = self.said = clock()
@@ -45,9 +45,10 @@ class Pace:
         self.said = self.clock()
         each = (self.said - self.began) / (done - self.first)
         pace = f"{1 / each:.3g} {self.unit}/s" if each <= 1 else f"{duration(each)} for each"
-        left = duration((self.total - done) * each)
+        left = "" if self.total is None else f", {duration((self.total - done) * each)} left"
+        of = "" if self.total is None else f" of {self.total:,}"
         done = int(done) if done == int(done) else round(done, 1)
-        say(f"{self.what}: {done:,} of {self.total:,} {self.unit}, {pace}, {left} left{more and f'; {more}'}")
+        say(f"{self.what}: {done:,}{of} {self.unit}, {pace}{left}{more and f'; {more}'}")
 
 
 def paced(items: Sequence[Item], what: str | None, unit: str = "batches") -> Iterator[Item]:

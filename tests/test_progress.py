@@ -51,3 +51,11 @@ def test_items_come_through_and_silence_is_kept(capsys, monkeypatch):
 @pytest.mark.parametrize(("seconds", "text"), [(0.2, "0 s"), (89, "89 s"), (150, "2 min"), (7200, "2.0 h")])
 def test_durations_read_well(seconds, text):
     assert duration(seconds) == text
+
+
+def test_where_nobody_knows_the_total_the_line_says_how_many(capsys):
+    clock = Clock()
+    pace = Pace("check", None, "comparisons", clock=clock)
+    clock.now = 60.0
+    pace.update(6000)
+    assert capsys.readouterr().err.endswith("check: 6,000 comparisons, 100 comparisons/s\n")

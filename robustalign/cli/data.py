@@ -152,7 +152,7 @@ def _print_found(config: Config, found: Examined) -> None:
     for name, lengths in found.lengths.items():
         if len(lengths):
             shown = "/".join(str(int(q)) for q in _quantiles(lengths))
-            print(f"tokens      {name}: {shown} (5 %, median, 95 %, most of the first {len(lengths):,})")
+            print(f"tokens      {name}: {shown} (5 %, median, 95 %, most of {len(lengths):,})")
     if len(found.lengths["prompt"]):
         longest = found.lengths["prompt"] + [max(pair) for pair in zip(*_replies(found), strict=True)]
         print(f"too long    {int((longest > config.model.max_length).sum()):,} beyond {config.model.max_length} tokens")

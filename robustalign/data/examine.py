@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from array import array
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -14,14 +15,13 @@ from robustalign.data.prompts import Comparison, Turn, messages, said
 from robustalign.data.reading import Account, Reading
 from robustalign.data.splits import prompt_key
 from robustalign.policies.encode import Encoder, Unrenderable
-
-MEASURED = 2000  # comparisons whose tokens are counted
+from robustalign.progress import Pace
 
 
 @dataclass
 class Examined:
-    """What was found. ``bad``: where a row stands, and its fault; ``lengths``: tokens by part, of the first
-    comparisons; ``values``: of every carried column."""
+    """What was found. ``bad``: where a row stands, and its fault; ``lengths``: tokens by part ``[N]``, of the
+    comparisons that the chat template takes; ``values``: of every carried column."""
 
     account: Account = field(default_factory=Account)
     comparisons: int = 0
@@ -48,7 +48,7 @@ def examine(config: DatasetConfig, encoder: Encoder) -> Examined:
     reading = Reading(config, bad=note)
     seen: set[bytes] = set()
     asked: set[bytes] = set()
-    lengths: list[tuple[int, int, int]] = []
+    lengths, pace = array("i"), Pace("check", None, "comparisons")
     found.values = {name: Counter() for name in config.columns}
     for comparison in reading.comparisons():
         found.comparisons += 1
@@ -62,13 +62,15 @@ def examine(config: DatasetConfig, encoder: Encoder) -> Examined:
         found.roles[" ".join(turn.role for turn in comparison.prompt.turns)] += 1
         for name, value in comparison.columns.items():
             found.values[name][str(value)] += 1
-        if len(lengths) < MEASURED:
-            try:
-                lengths.append(_tokens(comparison, encoder))
-            except Unrenderable as error:
-                found.bad.append((comparison.row, f"model.path: {error}"))
+        try:
+            lengths.extend(_tokens(comparison, encoder))
+        except Unrenderable as error:
+            found.bad.append((comparison.row, f"model.path: {error}"))
+        pace.update(found.comparisons)
     found.prompts = len(asked)
-    found.lengths = dict(zip(("prompt", "chosen", "rejected"), np.array(lengths).reshape(-1, 3).T, strict=True))
+    found.lengths = dict(
+        zip(("prompt", "chosen", "rejected"), np.array(lengths, dtype=np.int64).reshape(-1, 3).T, strict=True)
+    )
     _, found.account = reading.place()
     return found
 

@@ -17,7 +17,7 @@ from robustalign.pipeline.stages import device, splits
 from robustalign.policies.limits import check_limits
 from robustalign.policies.load import asset_folder, check_path, load_tokenizer, quantization
 from robustalign.rewards import check_options
-from robustalign.shifts.columns import column_shift
+from robustalign.shifts.columns import ColumnShift, column_shift
 from robustalign.shifts.labels import seconds
 from robustalign.training.objective import Objective, build_objective
 
@@ -38,7 +38,7 @@ def check_config(config: Config) -> list[str]:
     for name, spec in config.reward.items():
         check_options(name, spec)
     account = check_source(config, splits(config), ArtefactCache(Path(config.paths.cache)))
-    _check_populations(config, objective)
+    unmeasured = _check_populations(config, objective)
     if objective.policy is not None:
         try:
             check_path(objective.policy, Path(config.paths.output))
@@ -50,7 +50,7 @@ def check_config(config: Config) -> list[str]:
         raise ConfigError("model.quantization", "needs a CUDA device; take model.quantization=null here")
     if config.model.quantization is not None:
         quantization(config.model)
-    return [] if account is None else told_of_rows(config, account)
+    return [*([] if account is None else told_of_rows(config, account)), *unmeasured]
 
 
 def _check_limits(config: Config) -> None:
@@ -90,8 +90,21 @@ def _check_groups(config: Config, objective: Objective) -> None:
         raise ConfigError("method.set", f"needs groups; {fix}")
 
 
-def _check_populations(config: Config, objective: Objective) -> None:
-    """Whether the populations can be made of the data, and train what the method asks for."""
+def _unmeasured(config: Config, shift: ColumnShift) -> list[str]:
+    """A line for each split that lacks rows of a group that is trained on, where nominal values are NaN then."""
+    trained = {component.name for component, share in zip(shift.components, shift.shares(), strict=True) if share > 0}
+    lines = []
+    for split in config.evaluation.splits:
+        there = {shift.components[shift.place[label]].name for label, rows in shift.rows.items() if rows.get(split)}
+        if lacking := sorted(trained - there):
+            fix = "dataset.split_by=replies or a larger dataset.cut holds some out"
+            lines.append(f"shift.nominal: no {split} row is of {choices(lacking)}; nominal values are NaN there; {fix}")
+    return lines
+
+
+def _check_populations(config: Config, objective: Objective) -> list[str]:
+    """Whether the populations can be made of the data, and train what the method asks for; what is to be told."""
+    lines: list[str] = []
     names, trained = tuple(config.shift.targets), 2
     if config.shift.kind != "scorers":
         rows = split_rows(config, ArtefactCache(Path(config.paths.cache)))
@@ -102,7 +115,9 @@ def _check_populations(config: Config, objective: Objective) -> None:
                 seconds(of_split[by], by, rows=rows.table.select(rows.index[split])["row"][:])
         shift = column_shift(config.shift, columns, config.evaluation.splits)
         names, trained = shift.names, int((shift.shares() > 0).sum())
+        lines = _unmeasured(config, shift)
     if objective.oracle and objective.target is not None and objective.target not in names:
         raise ConfigError("method.target", f"no target {objective.target!r}; there are: {choices(names)}")
     if "group" in objective.needs and config.groups["method"] == "none" and trained < 2:
         raise ConfigError("method.set", "one group alone is trained on (shift.nominal); it leaves nothing to weigh")
+    return lines

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 
 from robustalign.cli.data import main
+from robustalign.policies.load import asset_folder, load_tokenizer
 
 ROWS = [
     ("do you like tea?", "yes I do", "no I do not", "model_a", "US"),
@@ -41,6 +43,21 @@ def test_check_counts_and_lists_bad_rows_and_suggests_a_yaml(file, capsys) -> No
     assert suggested["format"] == "choice" and suggested["columns"] == {"country": "country"}
     assert suggested["fields"] == yaml.safe_load(fields)
     assert "column      country: 2 values: UK 2, US 1" in told
+
+
+def test_a_row_that_the_template_refuses_is_listed_however_late_it_stands(tmp_path, capsys) -> None:
+    rows = [{"prompt": f"q{i}", "chosen": "a", "rejected": "b"} for i in range(2500)]
+    rows[2400]["prompt"] = [{"role": "tool", "content": "x"}]  # type: ignore[assignment]
+    file = tmp_path / "late.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    tokenizer = load_tokenizer(asset_folder("chitchat_tiny"))
+    no_tools = "{% if messages[0].role == 'tool' %}{{ raise_exception('no tools') }}{% endif %}"
+    tokenizer.chat_template = no_tools + str(tokenizer.chat_template)
+    shutil.copy(asset_folder("chitchat_tiny") / "config.json", tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    assert main(["check", str(file), "model=pretrained", f"model.path={tmp_path}"]) == 1
+    told = capsys.readouterr().out
+    assert "bad row     late.jsonl row 2401: model.path: the chat template refuses" in told and "most of 2,499)" in told
 
 
 def test_show_prints_the_border_the_end_and_the_counts(file, capsys) -> None:

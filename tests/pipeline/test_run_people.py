@@ -76,6 +76,13 @@ def rows_of(config: Config):
 NOMINAL = ("shift=groups", "shift.by=country", "+shift.nominal={US: 0.9, UK: 0.1}")
 
 
+def test_a_group_without_held_out_rows_is_told_before_anything_starts(people) -> None:
+    words = ("shift=groups", "shift.by=word", "shift.min_rows=1")
+    lines = [line for line in check_config(people(*words)) if line.startswith("shift.nominal")]
+    assert len(lines) == 2 and "no validation row is of " in lines[0] and "no test row is of " in lines[1]
+    assert not [line for line in check_config(people("shift=groups", "shift.by=country")) if "NaN" in line]
+
+
 def test_a_run_tells_groups_apart(people) -> None:
     """Two groups who always want the opposite of the same items."""
     folder = run(people("shift=groups", "shift.by=country", "evaluation.generate=never"))
