@@ -20,7 +20,7 @@ from hydra.errors import (
 )
 from omegaconf.errors import OmegaConfBaseException
 
-from robustalign.config import Config
+from robustalign.config import Config, config_dir
 from robustalign.errors import ConfigError, choices
 from robustalign.stores import hide
 
@@ -109,6 +109,10 @@ def _unknown_key(error: BaseException, text: str) -> ConfigError | None:
     parent = key.rpartition(".")[0]
     if parent == "method":
         return ConfigError(key, f"the chosen method has no such key{_meant(key, _method_keys())}{SHOW}")
+    if parent == "groups":
+        return ConfigError(key, f"the chosen grouping has no such key{_meant(key, _group_keys())}{SHOW}")
+    if parent.partition(".")[0] == "reward":
+        return ConfigError(key, f"no reward that is used has such a key{_meant(key, _reward_keys())}; +{key}= adds it")
     siblings = [name.rpartition(".")[2] for name in _keys() if name.rpartition(".")[0] == parent]
     known = f"; {parent} has: {choices(siblings)}" if siblings else ""
     return ConfigError(key, f"unknown key{_meant(key)}{known}")
@@ -133,6 +137,20 @@ def _bad_value(error: BaseException, text: str) -> ConfigError | None:
 def _meant(key: str, known: Sequence[str] | None = None) -> str:
     close = difflib.get_close_matches(key, _keys() if known is None else known, n=1, cutoff=0.7)
     return f"; did you mean {close[0]}?" if close and close[0] != key else ""
+
+
+def _group_keys() -> list[str]:
+    """The keys that some grouping has."""
+    from robustalign.groups.config import known_keys
+
+    return [f"groups.{name}" for name in known_keys()]
+
+
+def _reward_keys() -> list[str]:
+    """The options of the rewards that ship, as keys."""
+    files = (config_dir() / "reward").glob("*.yaml")
+    rewards = {name: spec for file in files for name, spec in yaml.safe_load(file.read_text()).items()}
+    return [f"reward.{name}.{option}" for name, spec in rewards.items() for option in spec]
 
 
 def _method_keys() -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -59,7 +60,11 @@ def commands() -> list[str]:
 def run(name: str, words: Sequence[str]) -> int:
     """A subcommand with its words. Shell completion is for commands of one word: ``train`` is ``robustalign-train``."""
     sys.argv = ["robustalign-train" if name == "train" else f"robustalign {name}", *words]
-    return importlib.import_module(f"robustalign.cli.{COMMANDS[name][0]}").main() or 0
+    try:
+        return importlib.import_module(f"robustalign.cli.{COMMANDS[name][0]}").main() or 0
+    except BrokenPipeError:  # whoever read the output, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
 
 
 if __name__ == "__main__":

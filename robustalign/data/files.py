@@ -11,6 +11,7 @@ import glob
 import gzip
 import hashlib
 import io
+import itertools
 import json
 import re
 import sys
@@ -293,7 +294,10 @@ def _json_values(file: Path) -> Rows:
 
 def _separated(separator: str, file: Path) -> Rows:
     with _text(file) as stream:
-        rows = csv.reader(stream, delimiter=separator, strict=True)
+        line = stream.readline()
+        if separator == "," and "," not in line and ";" in line:
+            separator = ";"  # as spreadsheets write where the comma is in numbers
+        rows = csv.reader(itertools.chain([line], stream), delimiter=separator, strict=True)
         header = next(rows, [])
         _once(header)
         for cells in rows:

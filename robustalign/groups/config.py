@@ -35,6 +35,12 @@ def build_grouping(groups: Mapping[str, Any]) -> Grouping:
     return explained(lambda: cls(**{key: groups[key] for key in fields if key in groups}))
 
 
+def known_keys() -> list[str]:
+    """Every key that some grouping has."""
+    fields = (dataclasses.fields(cls) for cls in GROUPINGS.values())  # type: ignore[arg-type]
+    return sorted({*COMMON, *(field.name for of_class in fields for field in of_class)})
+
+
 def _required(cls: type[Grouping]) -> set[str]:
     missing = dataclasses.MISSING
     fields = dataclasses.fields(cls)  # type: ignore[arg-type]

@@ -13,6 +13,14 @@ from robustalign.cli import demo, doctor, main
 from tests.sweeps.shell import ROOT
 
 
+def test_a_reader_that_has_seen_enough_is_no_error(tmp_path):
+    rows = "".join(f'{{"prompt": "q{i}", "chosen": "a", "rejected": "b"}}\n' for i in range(300))
+    (tmp_path / "d.jsonl").write_text(rows)
+    words = f"{sys.executable} -m robustalign.cli.main data show {tmp_path}/d.jsonl n=300"
+    done = subprocess.run(f"{words} | head -1", shell=True, capture_output=True, text=True)
+    assert done.stdout.startswith("── d.jsonl row 1") and "Traceback" not in done.stderr
+
+
 @pytest.fixture
 def type_in(monkeypatch, capsys):
     def typed(*words: str) -> tuple[int, str, str]:

@@ -54,6 +54,12 @@ def test_every_kind_of_file_holds_the_same_rows(tmp_path, kind: str) -> None:
     assert list(part.read()) == ROWS and part.columns() == ["prompt", "chosen", "rejected"]
 
 
+def test_a_spreadsheet_may_part_its_columns_by_semicolons(tmp_path) -> None:
+    _csv(tmp_path / "data.csv", ";")
+    (part,) = parts(str(tmp_path / "data.csv"))
+    assert list(part.read()) == ROWS and part.columns() == list(ROWS[0])
+
+
 def test_globs_folders_lists_and_mappings(tmp_path) -> None:
     for name in ("train-0", "train-1", "test"):
         (tmp_path / f"{name}.jsonl").write_text(json.dumps({"name": name}) + "\n")
