@@ -40,16 +40,16 @@ class Interval:
     def problem(self, value: Any) -> str | None:
         low, high = self.ends
         if math.isnan(value):
-            said = "nan is not a number"
+            message = "nan is not a number"
         elif value in self:
             return None
         elif math.isinf(value):
-            said = f"{value} is not finite"
+            message = f"{value} is not finite"
         elif math.isfinite(high):
-            said = f"{value} is outside {self.text}"
+            message = f"{value} is outside {self.text}"
         else:
-            said = f"{value} is below {low:g}" if self.text.startswith("[") else f"{value} must be > {low:g}"
-        return f"{said}; {self.advice}" if self.advice else said
+            message = f"{value} is below {low:g}" if self.text.startswith("[") else f"{value} must be > {low:g}"
+        return f"{message}; {self.advice}" if self.advice else message
 
     @property
     def ends(self) -> tuple[float, float]:
@@ -100,9 +100,9 @@ def numbers(interval: str) -> Any:
     return field(default_factory=list, metadata=inside(interval))
 
 
-def words(default: Collection[str], known: Collection[str]) -> Any:
+def words(default: Collection[str], choices: Collection[str]) -> Any:
     """A field that holds a list of words of these."""
-    return field(default_factory=lambda: list(default), metadata=one_of(known))
+    return field(default_factory=lambda: list(default), metadata=one_of(choices))
 
 
 def problems(holder: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -119,8 +119,8 @@ def problems(holder: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
         key, value = prefix + one.name, getattr(holder, one.name)
         if is_dataclass(value):
             yield from problems(value, f"{key}.")
-        elif said := problem(value, hints[one.name], one.metadata.get("allowed")):
-            yield key, said
+        elif message := problem(value, hints[one.name], one.metadata.get("allowed")):
+            yield key, message
 
 
 def refuse(holder: Any) -> None:
@@ -129,8 +129,8 @@ def refuse(holder: Any) -> None:
     Raises:
         ValueError: ``"field: problem"``.
     """
-    for key, said in problems(holder):
-        raise ValueError(f"{key}: {said}")
+    for key, message in problems(holder):
+        raise ValueError(f"{key}: {message}")
 
 
 def argument_problems(
@@ -150,8 +150,8 @@ def argument_problems(
                 parameter.VAR_POSITIONAL,
             ):
                 yield name, "is missing"
-        elif said := problem(options[name], hints.get(name, Any)):
-            yield name, said
+        elif message := problem(options[name], hints.get(name, Any)):
+            yield name, message
 
 
 def problem(value: Any, hint: Any, allowed: Allowed | None = None) -> str | None:
@@ -165,8 +165,8 @@ def problem(value: Any, hint: Any, allowed: Allowed | None = None) -> str | None
         if isinstance(item, str) and not item.strip():
             return "is empty"
         if item is not None and allowed is not None:
-            if said := allowed.problem(item):
-                return said
+            if message := allowed.problem(item):
+                return message
         elif isinstance(item, float) and not math.isfinite(item):
             return f"{item} is not finite"
     return None

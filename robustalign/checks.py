@@ -44,8 +44,8 @@ def typed(composed: DictConfig) -> DictConfig:
         plain = OmegaConf.to_container(bare, resolve=True, throw_on_missing=True)
         merged = OmegaConf.merge(OmegaConf.structured(Config), plain)
     except InterpolationValidationError as error:  # dataset.name: ${dataset.path}, and nobody gave the path
-        named = re.search(r"\$\{([\w.]+)\}.*'None'", str(error))
-        key = named[1] if named else error.full_key or "config"
+        match = re.search(r"\$\{([\w.]+)\}.*'None'", str(error))
+        key = match[1] if match else error.full_key or "config"
         raise ConfigError(key, f"is missing; give {key}=VALUE") from error
     except OmegaConfBaseException as error:
         if isinstance(plain, dict) and (listed := _list_for_mapping(OmegaConf.structured(Config), plain)):
@@ -148,11 +148,11 @@ def _check_declared(config: Config) -> None:
         raise ConfigError(key, problem)
     for name, spec in config.reward.items():
         if not isinstance(spec, dict):
-            shown = "null" if spec is None else repr(spec)
-            raise ConfigError(f"reward.{name}", f"{shown} is no scorer; write {{scorer: NAME, OPTION: VALUE}}")
+            value_text = "null" if spec is None else repr(spec)
+            raise ConfigError(f"reward.{name}", f"{value_text} is no scorer; write {{scorer: NAME, OPTION: VALUE}}")
         for key, value in spec.items():
-            if said := problem_of(value, Any):
-                raise ConfigError(f"reward.{name}.{key}", said)
+            if fault := problem_of(value, Any):
+                raise ConfigError(f"reward.{name}.{key}", fault)
 
 
 def _check_model(config: Config) -> None:
@@ -210,10 +210,10 @@ def _check_shift(config: Config) -> None:
         check_people(config)
         return
     _check_labels(config)
-    known = [*config.reward, HUMAN] if config.dataset.source == "preferences" else list(config.reward)
+    names = [*config.reward, HUMAN] if config.dataset.source == "preferences" else list(config.reward)
     for name in shift.objectives:
-        if name.removeprefix("-") not in known:
-            raise ConfigError("shift.objectives", f"no reward {name!r}; the reward group has: {choices(known)}")
+        if name.removeprefix("-") not in names:
+            raise ConfigError("shift.objectives", f"no reward {name!r}; the reward group has: {choices(names)}")
     for name in sorted(RESERVED_TARGETS & set(shift.targets)):
         raise ConfigError(f"shift.targets.{name}", "this name is kept for a summary; choose another")
     check_stored("shift.targets", shift.targets)

@@ -36,9 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         keys = KEPT | {word.partition("=")[0].lstrip("+"): word.partition("=")[2] for word in args.overrides}
         code = subprocess.call([sys.executable, "-m", "robustalign.cli.train", *words(args)])
         if code == 0 and keys.get("tracking") != "spool" and keys.get("tracking.kind") != "spool":
-            told = [f"experiment={keys['tracking.experiment']}", f"paths.output={keys['paths.output']}"]
-            told += [f"tracking.uri={keys['tracking.uri']}"] if "tracking.uri" in keys else []
-            code = subprocess.call([sys.executable, "-m", "robustalign.cli.report", *told])
+            words_of_report = [f"experiment={keys['tracking.experiment']}", f"paths.output={keys['paths.output']}"]
+            words_of_report += [f"tracking.uri={keys['tracking.uri']}"] if "tracking.uri" in keys else []
+            code = subprocess.call([sys.executable, "-m", "robustalign.cli.report", *words_of_report])
     return code
 
 

@@ -57,7 +57,7 @@ def choices_of(keys: Keys, uri: str, output: Path, draws: int, tolerance: float)
     from robustalign.report.markup import markdown_table
     from robustalign.report.measures import Measures
 
-    told = []
+    lines = []
     for setting in finished_settings(uri, str(keys["experiment"]), output, keys["sweep"])[1]:
         if setting.baseline is None or not setting.robust:
             raise ConfigError("experiment", "needs runs of dpo and of a method with a radius or a temperature")
@@ -69,8 +69,8 @@ def choices_of(keys: Keys, uri: str, output: Path, draws: int, tolerance: float)
             raise ConfigError("experiment", "its runs were not evaluated on validation prompts")
         table = choices_table(choose(comparison, [metrics[keys["metric"] or next(iter(metrics))]], tolerance))
         warnings = "".join(f"\n- {warning}" for warning in setting.warnings)
-        told.append(f"{setting.name}\n\n{markdown_table(table)}\n{warnings}".strip())
-    return "\n\n".join(told)
+        lines.append(f"{setting.name}\n\n{markdown_table(table)}\n{warnings}".strip())
+    return "\n\n".join(lines)
 
 
 if __name__ == "__main__":

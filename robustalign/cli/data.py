@@ -50,11 +50,11 @@ def check(path: str, words: Sequence[str]) -> int:
     from robustalign.data.examine import examine
 
     config, guess = _config(path, words)
-    found = examine(config.dataset, _encoder(config))
-    _print_found(config, found)
+    examined = examine(config.dataset, _encoder(config))
+    _print_facts(config, examined)
     if guess is not None:
         _print_suggestion(config, guess)
-    return 1 if found.bad else 0
+    return 1 if examined.bad else 0
 
 
 def show(path: str, words: Sequence[str]) -> int:
@@ -69,17 +69,17 @@ def show(path: str, words: Sequence[str]) -> int:
         raise ConfigError("n", f"{counts[-1]!r} is not a number of pairs")
     config, _ = _config(path, [word for word in words if not word.startswith("n=")])
     encoder = _encoder(config)
-    for found in itertools.islice(Reading(config.dataset).comparisons(), int(counts[-1]) if counts else 3):
-        prompt, replies = rendered(list(found.prompt.turns), [list(found.chosen), list(found.rejected)], encoder)
-        soft = "" if found.soft_label is None else f", {found.soft_label:.3g} of {found.weight:g} votes for chosen"
-        print(f"── {found.row}{soft}")
+    for pair in itertools.islice(Reading(config.dataset).comparisons(), int(counts[-1]) if counts else 3):
+        prompt, replies = rendered(list(pair.prompt.turns), [list(pair.chosen), list(pair.rejected)], encoder)
+        soft = "" if pair.soft_label is None else f", {pair.soft_label:.3g} of {pair.weight:g} votes for chosen"
+        print(f"── {pair.row}{soft}")
         print(f"prompt ({len(prompt)} tokens)\n{encoder.tokenizer.decode(prompt)}⏐")
         for name, ids in zip(("chosen", "rejected"), replies, strict=True):
             long = " — longer than model.max_length" if len(prompt) + len(ids) > config.model.max_length else ""
             print(f"{name} ({len(ids)} tokens, {len(prompt) + len(ids)} with the prompt{long})")
             print(f"⏐{encoder.tokenizer.decode(ids)}")
-        if found.columns:
-            print(", ".join(f"{name}: {value or '(nothing)'}" for name, value in found.columns.items()))
+        if pair.columns:
+            print(", ".join(f"{name}: {value or '(nothing)'}" for name, value in pair.columns.items()))
     print("⏐ is the border of prompt and reply; what stands before it is not trained on")
     return 0
 
@@ -103,9 +103,9 @@ def _config(path: str, words: Sequence[str]) -> tuple[Config, Guess | None]:
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         composed = compose("config", overrides=[preset, *replaced(rest)])
     OmegaConf.update(composed, "dataset.path", path)
-    named = any(word.startswith(("dataset.format=", "dataset.fields")) for word in rest)
+    names_format = any(word.startswith(("dataset.format=", "dataset.fields")) for word in rest)
     config = resolve(composed)
-    if named or preset != "dataset=preferences":
+    if names_format or preset != "dataset=preferences":
         return config, None
     data = config.dataset
     opened = parts(data.path, subset=data.subset, folder=data.data_dir, revision=data.revision)
@@ -137,34 +137,34 @@ def _encoder(config: Config) -> Any:
     return Stages(config).encoder
 
 
-def _print_found(config: Config, found: Examined) -> None:
-    account, data = found.account, config.dataset
+def _print_facts(config: Config, examined: Examined) -> None:
+    account, data = examined.account, config.dataset
     print(f"format      {data.format}; fields: {data.fields or 'by their usual names'}")
-    print(f"rows        {account.read:,} read, {found.comparisons:,} comparisons of {found.prompts:,} prompts")
-    kept = "; ".join(f"{name} {facts['kept']:,}" for name, facts in account.splits.items())
-    print(f"splits      {kept}" + (f"; not used: {', '.join(account.unused)}" if account.unused else ""))
+    print(f"rows        {account.read:,} read, {examined.comparisons:,} comparisons of {examined.prompts:,} prompts")
+    rows_of_splits = "; ".join(f"{name} {facts['kept']:,}" for name, facts in account.splits.items())
+    print(f"splits      {rows_of_splits}" + (f"; not used: {', '.join(account.unused)}" if account.unused else ""))
     for name, facts in account.splits.items():
         for reason, count in facts["dropped"].items():
             first = f" (first: {facts['first'][reason]})" if reason in facts["first"] else ""
             print(f"dropped     {name}: {count:,} {reason}{first}")
-    print(f"duplicates  {found.repeated:,} repeat a comparison, {found.contrary:,} contradict one")
-    print(f"turns       {'; '.join(f'{roles}: {count:,}' for roles, count in found.roles.most_common(5))}")
-    for name, lengths in found.lengths.items():
+    print(f"duplicates  {examined.repeated:,} repeat a comparison, {examined.contrary:,} contradict one")
+    print(f"turns       {'; '.join(f'{roles}: {count:,}' for roles, count in examined.roles.most_common(5))}")
+    for name, lengths in examined.lengths.items():
         if len(lengths):
-            shown = "/".join(str(int(q)) for q in _quantiles(lengths))
-            print(f"tokens      {name}: {shown} (5 %, median, 95 %, most of {len(lengths):,})")
-    if len(found.lengths["prompt"]):
-        longest = found.lengths["prompt"] + [max(pair) for pair in zip(*_replies(found), strict=True)]
+            line = "/".join(str(int(q)) for q in _quantiles(lengths))
+            print(f"tokens      {name}: {line} (5 %, median, 95 %, most of {len(lengths):,})")
+    if len(examined.lengths["prompt"]):
+        longest = examined.lengths["prompt"] + [max(pair) for pair in zip(*_replies(examined), strict=True)]
         print(f"too long    {int((longest > config.model.max_length).sum()):,} beyond {config.model.max_length} tokens")
-    for name, values in found.values.items():
-        shown = ", ".join(f"{value or '(nothing)'} {count:,}" for value, count in values.most_common(MOST))
-        print(f"column      {name}: {len(values):,} values: {shown}{', …' if len(values) > MOST else ''}")
-    for where, problem in found.bad:
+    for name, values in examined.values.items():
+        line = ", ".join(f"{value or '(nothing)'} {count:,}" for value, count in values.most_common(MOST))
+        print(f"column      {name}: {len(values):,} values: {line}{', …' if len(values) > MOST else ''}")
+    for where, problem in examined.bad:
         print(f"bad row     {where}: {problem}")
 
 
-def _replies(found: Examined) -> tuple[Any, Any]:
-    return found.lengths["chosen"], found.lengths["rejected"]
+def _replies(examined: Examined) -> tuple[Any, Any]:
+    return examined.lengths["chosen"], examined.lengths["rejected"]
 
 
 def _quantiles(lengths: Any) -> Any:

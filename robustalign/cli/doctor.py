@@ -92,11 +92,14 @@ def machine() -> Iterator[Finding]:
 def data() -> Iterator[Finding]:
     """The wheels with prompts, emotions and SmolLM2."""
     absent = wheels.missing()
-    for name, wanted in wheels.wanted().items():
+    for name, tested_version in wheels.wanted().items():
         if name in absent:
             yield Finding(name, "not installed, for the shipped experiments", wheels.install())
         else:
-            yield Finding(name, version(name) if version(name) == wanted else f"{version(name)} (tested: {wanted})")
+            yield Finding(
+                name,
+                version(name) if version(name) == tested_version else f"{version(name)} (tested: {tested_version})",
+            )
 
 
 def slurm() -> Iterator[Finding]:

@@ -34,8 +34,8 @@ def one_line_errors() -> Iterator[None]:
     try:
         yield
     except (ConfigError, HydraException, OmegaConfBaseException, yaml.MarkedYAMLError) as error:
-        told = explain(error)
-        print(f"robustalign: error: {told.key}: {hide(told.problem)}", file=sys.stderr)
+        problem = explain(error)
+        print(f"robustalign: error: {problem.key}: {hide(problem.problem)}", file=sys.stderr)
         sys.exit(USAGE)
     except KeyboardInterrupt:
         print("\nrobustalign: interrupted; the same command goes on from there", file=sys.stderr)
@@ -51,8 +51,8 @@ def explain(error: BaseException) -> ConfigError:
             return _yaml(cause)
     text = "\n".join(str(cause) for cause in _chain(error))
     for explainer in (_syntax, _missing_option, _unknown_key, _unknown_group, _bad_value):
-        if told := explainer(error, text):
-            return told
+        if problem := explainer(error, text):
+            return problem
     return ConfigError("config", str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__)
 
 
@@ -83,14 +83,14 @@ def _syntax(error: BaseException, text: str) -> ConfigError | None:
 def _missing_option(error: BaseException, text: str) -> ConfigError | None:
     if not isinstance(error, MissingConfigException):
         return None
-    wanted = re.search(r"Could not find '([^']+)'", text)
-    if wanted is None:
+    match = re.search(r"Could not find '([^']+)'", text)
+    if match is None:
         return ConfigError("config", text.strip().splitlines()[0])
-    group, _, option = wanted[1].rpartition("/")
+    group, _, option = match[1].rpartition("/")
     listed = text.partition("Available options in")[2].partition("\n\n")[0]
     options = re.findall(r"^\t([^\s=]+)$", listed, re.MULTILINE)
-    known = f"; choose one of: {choices(options)}" if options else ""
-    return ConfigError(group or option, f"unknown value {option!r}{known}")
+    hint = f"; choose one of: {choices(options)}" if options else ""
+    return ConfigError(group or option, f"unknown value {option!r}{hint}")
 
 
 def _unknown_group(error: BaseException, text: str) -> ConfigError | None:
@@ -98,7 +98,7 @@ def _unknown_group(error: BaseException, text: str) -> ConfigError | None:
     if match is None:
         return None
     key = match[1].partition("@")[0]
-    return ConfigError(key, f"unknown key{_meant(key)}")
+    return ConfigError(key, f"unknown key{_suggestion(key)}")
 
 
 def _unknown_key(error: BaseException, text: str) -> ConfigError | None:
@@ -108,14 +108,14 @@ def _unknown_key(error: BaseException, text: str) -> ConfigError | None:
     key = match[1].lstrip("+~")
     parent = key.rpartition(".")[0]
     if parent == "method":
-        return ConfigError(key, f"the chosen method has no such key{_meant(key, _method_keys())}{SHOW}")
+        return ConfigError(key, f"the chosen method has no such key{_suggestion(key, _method_keys())}{SHOW}")
     if parent == "groups":
-        return ConfigError(key, f"the chosen grouping has no such key{_meant(key, _group_keys())}{SHOW}")
+        return ConfigError(key, f"the chosen grouping has no such key{_suggestion(key, _group_keys())}{SHOW}")
     if parent.partition(".")[0] == "reward":
-        return ConfigError(key, f"no reward that is used has such a key{_meant(key, _reward_keys())}; +{key}= adds it")
+        return ConfigError(key, f"no reward that is used has such a key{_suggestion(key, _reward_keys())}; +{key}= adds it")
     siblings = [name.rpartition(".")[2] for name in _keys() if name.rpartition(".")[0] == parent]
-    known = f"; {parent} has: {choices(siblings)}" if siblings else ""
-    return ConfigError(key, f"unknown key{_meant(key)}{known}")
+    hint = f"; {parent} has: {choices(siblings)}" if siblings else ""
+    return ConfigError(key, f"unknown key{_suggestion(key)}{hint}")
 
 
 def _bad_value(error: BaseException, text: str) -> ConfigError | None:
@@ -134,8 +134,8 @@ def _bad_value(error: BaseException, text: str) -> ConfigError | None:
     return ConfigError(key[1].lstrip("+~") if key else "config", problem)
 
 
-def _meant(key: str, known: Sequence[str] | None = None) -> str:
-    close = difflib.get_close_matches(key, _keys() if known is None else known, n=1, cutoff=0.7)
+def _suggestion(key: str, keys: Sequence[str] | None = None) -> str:
+    close = difflib.get_close_matches(key, _keys() if keys is None else keys, n=1, cutoff=0.7)
     return f"; did you mean {close[0]}?" if close and close[0] != key else ""
 
 

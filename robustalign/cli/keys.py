@@ -29,12 +29,12 @@ class Keys(dict[str, "str | None"]):
         Raises:
             ConfigError: there is nothing to read.
         """
-        given = self["tracking.uri"]
-        uri = keep_password(given) if given else sqlite_uri(output / "mlflow.db")
+        address = self["tracking.uri"]
+        uri = keep_password(address) if address else sqlite_uri(output / "mlflow.db")
         check_scheme(uri)
         file = sqlite_file(uri)
         if file is not None and not file.is_file():
-            key = "tracking.uri" if given else "paths.output"
+            key = "tracking.uri" if address else "paths.output"
             raise ConfigError(key, f"there is no tracking store at {file}; train first, or name the right place")
         if file is not None and self.get("experiment"):
             check_results(file, str(self["experiment"]))
@@ -66,8 +66,8 @@ def read_keys(
         key, equals, value = word.partition("=")
         if key not in defaults:
             close = difflib.get_close_matches(key, defaults, n=1)
-            meant = f"did you mean {close[0]}?" if close else f"known: {choices(defaults)}"
-            raise ConfigError(key, f"unknown key; {meant}")
+            hint = f"did you mean {close[0]}?" if close else f"known: {choices(defaults)}"
+            raise ConfigError(key, f"unknown key; {hint}")
         if not equals or not value:
             raise ConfigError(key, f"write {key}=VALUE")
         keys[key] = value

@@ -46,8 +46,8 @@ def main() -> int:
         return 0
     if words[0] not in commands():
         close = difflib.get_close_matches(words[0], commands(), n=1)
-        meant = f"did you mean {close[0]}?" if close else f"choose one of: {choices(commands())}"
-        print(f"robustalign: error: {words[0]}: unknown command; {meant}", file=sys.stderr)
+        hint = f"did you mean {close[0]}?" if close else f"choose one of: {choices(commands())}"
+        print(f"robustalign: error: {words[0]}: unknown command; {hint}", file=sys.stderr)
         return 2
     return run(words[0], words[1:])
 

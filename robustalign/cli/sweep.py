@@ -47,8 +47,8 @@ def wait(args: argparse.Namespace) -> int:
 
 def cancel(args: argparse.Namespace) -> int:
     """Cancel runs: those at work save a checkpoint first."""
-    asked = api.cancel(_sweep(args), *args.runs)
-    print(f"{len(asked)} runs cancelled (those at work at their next step)")
+    cancelled = api.cancel(_sweep(args), *args.runs)
+    print(f"{len(cancelled)} runs cancelled (those at work at their next step)")
     return 0
 
 

@@ -11,7 +11,7 @@ from robustalign.cli.errors import one_line_errors
 from robustalign.errors import ConfigError
 from robustalign.stores import keep_password
 from robustalign.sweeps.api import look
-from robustalign.sweeps.mlflow_sync import Follower
+from robustalign.sweeps.mlflow_sync import SweepImporter
 from robustalign.sweeps.sweep import find, sweeps
 
 
@@ -30,9 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 look(sweep)
             except ConfigError as error:  # no scheduler here: take the runs' own word for it
                 print(f"robustalign: warning: {error}", file=sys.stderr)
-            follower = Follower(sweep, keep_password(args.uri) if args.uri else None, args.experiment)
-            follower.close()
-            print(f"sweep {sweep.id}: {len(follower.ids)} runs in {follower.uri}")
+            sweep_importer = SweepImporter(sweep, keep_password(args.uri) if args.uri else None, args.experiment)
+            sweep_importer.close()
+            print(f"sweep {sweep.id}: {len(sweep_importer.ids)} runs in {sweep_importer.uri}")
     return 0
 
 

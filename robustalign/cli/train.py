@@ -55,8 +55,8 @@ def check_choices(words: list[str]) -> None:
 
 def _program(words: list[str]) -> str:
     """The program that the command names, before Hydra has read it."""
-    named = [word.partition("=")[2] for word in words if word.startswith("sweep.program=")]
-    return named[-1] if named else SweepConfig.program
+    programs = [word.partition("=")[2] for word in words if word.startswith("sweep.program=")]
+    return programs[-1] if programs else SweepConfig.program
 
 
 def train(config: DictConfig) -> None:

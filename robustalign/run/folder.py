@@ -150,8 +150,8 @@ class RunFolder:
             content = json.loads(self._status_file.read_text())
         except FileNotFoundError:
             return Status()
-        known = {f.name for f in fields(Status)}
-        status = Status(**{key: value for key, value in content.items() if key in known})
+        names = {f.name for f in fields(Status)}
+        status = Status(**{key: value for key, value in content.items() if key in names})
         status.state = State(status.state)
         self._last = (stamp, replace(status, slurm=dict(status.slurm))) if status.state.ended else None
         return status

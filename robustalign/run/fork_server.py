@@ -102,14 +102,14 @@ class Nursery:
             config = thaw(frozen)
             try:
                 meaning = program.load(config.sweep.program)
-                told = meaning.check_config(config) or []
-                found = {"told": told, "shared": meaning.shared_key(config), "inputs": meaning.inputs(config)}
+                lines = meaning.check_config(config) or []
+                answer = {"told": lines, "shared": meaning.shared_key(config), "inputs": meaning.inputs(config)}
                 if request["outlook"]:
-                    found |= meaning.outlook(config)
+                    answer |= meaning.outlook(config)
             except ConfigError as error:
                 self._reply(id=request["id"], error=[error.key, error.problem])
                 return 2
-            self._reply(id=request["id"], **found)
+            self._reply(id=request["id"], **answer)
         return 0
 
     def _collect(self) -> None:

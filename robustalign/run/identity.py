@@ -28,9 +28,9 @@ def identity(config: Config, base: Config) -> str:
 
     A key that is added to the schema with a default changes no run's identity.
     """
-    mine, theirs = flat(config), flat(base)
-    changed = {key: value for key, value in mine.items() if key not in theirs or theirs[key] != value}
-    removed = sorted(set(theirs) - set(mine))
+    values, defaults = flat(config), flat(base)
+    changed = {key: value for key, value in values.items() if key not in defaults or defaults[key] != value}
+    removed = sorted(set(defaults) - set(values))
     text = json.dumps([_plain(changed), removed], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -65,8 +65,8 @@ def varies(configs: Sequence[Config]) -> list[str]:
     names = []
     for config in configs:
         values = flat(config)
-        shown = [f"{short[key]}={_show(values[key])}" for key in keys if values.get(key) is not None]
-        names.append(" ".join([_head(config), *shown]))
+        parts = [f"{short[key]}={_show(values[key])}" for key in keys if values.get(key) is not None]
+        names.append(" ".join([_head(config), *parts]))
     return names
 
 
@@ -75,17 +75,17 @@ def labels(configs: Sequence[Config | Mapping[str, Any]]) -> list[str]:
     groups and of the optimisation in which runs of the same name differ: ``tv radius=0.05``. Seeds share a label.
     """
     flats = [_of_point(flat(config)) for config in configs]
-    named: dict[str, list[int]] = {}
+    indices_of: dict[str, list[int]] = {}
     for index, config in enumerate(configs):
-        named.setdefault(_head(config), []).append(index)
-    told = [""] * len(configs)
-    for head, indices in named.items():
+        indices_of.setdefault(_head(config), []).append(index)
+    texts = [""] * len(configs)
+    for head, indices in indices_of.items():
         keys = _telling([flats[i] for i in indices], [(head,)] * len(indices))
         short = _short(keys)
         for i in indices:
             values = [f"{short[key]}={_show(flats[i][key])}" for key in keys if flats[i].get(key) is not None]
-            told[i] = " ".join([head, *values])
-    return told
+            texts[i] = " ".join([head, *values])
+    return texts
 
 
 def _of_point(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -103,7 +103,7 @@ def varying_keys(configs: Sequence[Config]) -> list[str]:
     return _telling([flat(config) for config in configs], [(_head(config),) for config in configs])
 
 
-def _telling(flats: Sequence[Mapping[str, Any]], known: list[tuple[str, ...]]) -> list[str]:
+def _telling(flats: Sequence[Mapping[str, Any]], columns: list[tuple[str, ...]]) -> list[str]:
     """The keys whose values tell apart what is not known to differ yet, the most telling first."""
     chosen = []
     for key in sorted({key for values in flats for key in values}, key=_rank):
@@ -111,15 +111,15 @@ def _telling(flats: Sequence[Mapping[str, Any]], known: list[tuple[str, ...]]) -
         if all(type(value) is type(raw[0]) and value == raw[0] for value in raw):
             continue
         column = [_hashable(value) for value in raw]
-        if len(set(zip(known, column, strict=True))) > len(set(known)):
+        if len(set(zip(columns, column, strict=True))) > len(set(columns)):
             chosen.append(key)
-            known = [(*row, value) for row, value in zip(known, column, strict=True)]
+            columns = [(*row, value) for row, value in zip(columns, column, strict=True)]
     return chosen
 
 
 def _head(config: Config | Mapping[str, Any]) -> str:
-    known = vars(config) if isinstance(config, Config) else config
-    return str(known.get("label") or (known.get("method") or {}).get("name", "run"))
+    values = vars(config) if isinstance(config, Config) else config
+    return str(values.get("label") or (values.get("method") or {}).get("name", "run"))
 
 
 def _rank(key: str) -> tuple[int, str]:

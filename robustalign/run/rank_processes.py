@@ -190,8 +190,8 @@ def _rank(local: int, team: Team, meeting: Meeting, device: str, work: Callable[
         code = 0
     except BaseException as error:
         traceback.print_exc()
-        told = {"rank": rank, "error": one_line(error), "trace": traceback.format_exc()}
-        _report(store, told | {"config": [error.key, error.problem] if isinstance(error, ConfigError) else None})
+        failure = {"rank": rank, "error": one_line(error), "trace": traceback.format_exc()}
+        _report(store, failure | {"config": [error.key, error.problem] if isinstance(error, ConfigError) else None})
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -223,10 +223,10 @@ def _join(rank: int, local: int, team: Team, meeting: Meeting, device: str, stor
     )
 
 
-def _report(store: TCPStore, told: dict[str, Any]) -> None:
+def _report(store: TCPStore, failure: dict[str, Any]) -> None:
     """What a rank dies of, numbered by who says it first: the others die of its death."""
     with contextlib.suppress(RuntimeError):  # the store is gone, and with it who would read this
-        store.set(f"failure {store.add('failures', 1)}", json.dumps(told))
+        store.set(f"failure {store.add('failures', 1)}", json.dumps(failure))
 
 
 def _watch(team: Team, ranks: list[BaseProcess], store: TCPStore, stop: Callable[[], bool]) -> None:

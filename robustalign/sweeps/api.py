@@ -45,8 +45,8 @@ def submit(*overrides: str, output: str | Path = "outputs", wait: bool = True) -
         ConfigError: nothing was launched; the reason is on stderr.
     """
     command = [sys.executable, "-m", "robustalign.cli.sweep", "submit", *([] if wait else ["--no-wait"])]
-    done = subprocess.run([*command, "--output", str(output), *overrides])
-    if done.returncode == 2:
+    process = subprocess.run([*command, "--output", str(output), *overrides])
+    if process.returncode == 2:
         raise ConfigError("sweep", "nothing was launched; the reason is above")
     return find(output)
 
@@ -108,14 +108,14 @@ def retry(sweep: Sweep, *names: str) -> int:
 
 def cancel(sweep: Sweep, *names: str) -> list[Run]:
     """Stop runs for good: those at work save a checkpoint at their next step, the others never start."""
-    asked = [run for run in chosen(sweep, names) if not run.folder.status().state.ended]
-    for run in asked:
+    runs = [run for run in chosen(sweep, names) if not run.folder.status().state.ended]
+    for run in runs:
         run.folder.ask_cancel()
-    restore(sweep).cancel(sweep, asked)
-    for run in asked:
+    restore(sweep).cancel(sweep, runs)
+    for run in runs:
         if run.folder.runner() is None and not run.folder.status().state.ended:
             run.folder.set_status(State.CANCELLED)
-    return asked
+    return runs
 
 
 def log(sweep: Sweep, name: str) -> str:
@@ -134,8 +134,8 @@ def chosen(sweep: Sweep, names: Sequence[str]) -> list[Run]:
     """
     for name in names:
         if not any(_fits(run, name) for run in sweep.runs):
-            known = choices(f"{run.folder.name} ({run.name})" for run in sweep.runs)
-            raise ConfigError("run", f"no run {name!r} in sweep {sweep.id}; it has: {known}")
+            names_of_runs = choices(f"{run.folder.name} ({run.name})" for run in sweep.runs)
+            raise ConfigError("run", f"no run {name!r} in sweep {sweep.id}; it has: {names_of_runs}")
     return [run for run in sweep.runs if not names or any(_fits(run, name) for name in names)]
 
 

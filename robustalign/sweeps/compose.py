@@ -58,8 +58,8 @@ class Composer:
             composed = self._by_hydra(groups, values)
             self._prototypes[kind] = Prototype(composed) if _independent(composed, free) else None
         prototype = self._prototypes[kind]
-        made = prototype.config(free) if prototype else None
-        return checked(made or as_config(typed(self._by_hydra(groups, values))))
+        config = prototype.config(free) if prototype else None
+        return checked(config or as_config(typed(self._by_hydra(groups, values))))
 
     def _by_hydra(self, groups: tuple[str, ...], values: list[Override]) -> DictConfig:
         if groups not in self._composed:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from robustalign.config import Config
 from robustalign.progress import Pace
 from robustalign.run.folder import State, Status
-from robustalign.sweeps.mlflow_sync import Follower
+from robustalign.sweeps.mlflow_sync import SweepImporter
 from robustalign.sweeps.sweep import Run, Sweep
 
 if TYPE_CHECKING:
@@ -39,11 +39,13 @@ def minutes(status: Status) -> float:
     return (status.seconds + going) / 60
 
 
-def describe_plan(sweep: Sweep, configs: Sequence[Config], backend: Backend, found: Sequence[Mapping[str, Any]]) -> str:
+def describe_plan(
+    sweep: Sweep, configs: Sequence[Config], backend: Backend, answers: Sequence[Mapping[str, Any]]
+) -> str:
     """What a dry run prints; ``found`` is what ``NurseryClient.check`` says of each config."""
     rows = []
-    groups = {key: str(number) for number, key in enumerate(dict.fromkeys(f["shared"] for f in found), start=1)}
-    for (run, status), config, one in zip(sweep.status(), configs, found, strict=True):
+    groups = {key: str(number) for number, key in enumerate(dict.fromkeys(f["shared"] for f in answers), start=1)}
+    for (run, status), config, one in zip(sweep.status(), configs, answers, strict=True):
         state = status.state.value if run.folder.frozen() is not None else "new"
         most = 2 * config.trainer.max_steps * config.trainer.batch_size * config.model.max_length
         tokens = f"< {most:,}" if one["tokens"] is None else f"~ {one['tokens']:,}"
@@ -54,7 +56,7 @@ def describe_plan(sweep: Sweep, configs: Sequence[Config], backend: Backend, fou
     return "\n".join([table(head, rows), "", count, backend.describe(configs)])
 
 
-def print_summary(sweep: Sweep, follower: Follower | None) -> None:
+def print_summary(sweep: Sweep, sweep_importer: SweepImporter | None) -> None:
     """The table of runs, what failed and why, and where to look."""
     rows = sweep.status()
     print()
@@ -62,12 +64,12 @@ def print_summary(sweep: Sweep, follower: Follower | None) -> None:
     missing = [(run, status) for run, status in rows if status.state is not State.FINISHED and status.error]
     if missing:
         print("\n" + table(("not finished", "error", "log"), [_failure(run, status) for run, status in missing]))
-    if follower is not None:
-        served = follower.uri.startswith("http")
-        address = follower.uri.rstrip("/") if served else "http://127.0.0.1:5000"
-        print("" if served else f"\nMLflow:  mlflow ui --backend-store-uri {shlex.quote(follower.uri)}")
-        print(f"Runs:    {address}{follower.table()}")
-        print(f"Compare: {address}{follower.link()}")
+    if sweep_importer is not None:
+        served = sweep_importer.uri.startswith("http")
+        address = sweep_importer.uri.rstrip("/") if served else "http://127.0.0.1:5000"
+        print("" if served else f"\nMLflow:  mlflow ui --backend-store-uri {shlex.quote(sweep_importer.uri)}")
+        print(f"Runs:    {address}{sweep_importer.table()}")
+        print(f"Compare: {address}{sweep_importer.link()}")
     else:
         print("\nMLflow:  robustalign sync imports the journals")
     sys.stdout.flush()
@@ -123,10 +125,10 @@ class Progress:
         self.took = self.drawn - begun
 
     def _lines(self, changed: Sequence[tuple[Run, Status]], rows: Sequence[tuple[Run, Status]]) -> None:
-        done = sum(status.state is State.FINISHED for _, status in rows)
+        finished = sum(status.state is State.FINISHED for _, status in rows)
         for run, status in changed:
             error = f": {status.error}" if status.error else ""
-            print(f"[{done}/{len(rows)}] {run.name}: {status.state.value}{error}", file=sys.stderr)
+            print(f"[{finished}/{len(rows)}] {run.name}: {status.state.value}{error}", file=sys.stderr)
 
     def _parts(self, rows: Sequence[tuple[Run, Status]]) -> float:
         """Runs that ended, and the parts of those that go on."""
@@ -151,8 +153,8 @@ class Progress:
         counts = Counter(status.state.value for _, status in rows)
         title = f"{len(rows)} runs: " + ", ".join(f"{count} {state}" for state, count in counts.items())
         picture = Table("run", "state", "step", "minutes", "error", title=title, title_justify="left")
-        shown = [row for row in rows if row[1].state not in (State.FINISHED, State.PENDING)]
-        for run, status in shown[-30:]:
+        visible = [row for row in rows if row[1].state not in (State.FINISHED, State.PENDING)]
+        for run, status in visible[-30:]:
             step = f"{status.step}/{self._max_steps(run)}"
             picture.add_row(run.name, status.state.value, step, f"{minutes(status):.1f}", (status.error or "")[:60])
         return picture

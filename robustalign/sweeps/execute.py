@@ -18,7 +18,7 @@ from robustalign.sweeps.backends.base import Backend, Outcome
 from robustalign.sweeps.display import describe_plan, print_summary
 from robustalign.sweeps.fork_client import NurseryClient
 from robustalign.sweeps.git import git_state
-from robustalign.sweeps.mlflow_sync import following
+from robustalign.sweeps.mlflow_sync import importing
 from robustalign.sweeps.sweep import Run, Sweep, launch, plan, start_over
 
 
@@ -51,19 +51,19 @@ def execute(
         "launcher": backend.memory(),
     }
     memory |= {"environment": dict(environment or {}), "watch": watch}
-    drawn, distinct = plan(configs, base, **memory)
+    planned, distinct = plan(configs, base, **memory)
     backend.check(distinct)
     dry = configs[0].sweep.dry_run
-    found = client.check(list(map(asdict, distinct)), outlook=dry, env=drawn.environment)
-    for line in dict.fromkeys(line for reply in found for line in reply["told"]):
+    answers = client.check(list(map(asdict, distinct)), outlook=dry, env=planned.environment)
+    for line in dict.fromkeys(line for reply in answers for line in reply["told"]):
         print(f"robustalign: {line}", file=sys.stderr)
     if dry:
-        print(describe_plan(drawn, distinct, backend, found))
+        print(describe_plan(planned, distinct, backend, answers))
         return 0
     sweep, todo = launch(configs, base, configs[0].sweep.retry, backend.look, **memory)
     _say_what_is_left_out(sweep, todo)
-    _compare_inputs(sweep.runs, todo, found)
-    return _carry_on(sweep, todo, backend, client, _shared(drawn.runs, found))
+    _compare_inputs(sweep.runs, todo, answers)
+    return _carry_on(sweep, todo, backend, client, _shared(planned.runs, answers))
 
 
 def resume(sweep: Sweep, todo: Sequence[Run], backend: Backend) -> int:
@@ -72,20 +72,20 @@ def resume(sweep: Sweep, todo: Sequence[Run], backend: Backend) -> int:
         return _carry_on(sweep, [], backend, None, {})
     configs = [run.folder.config() for run in todo]
     with contextlib.closing(NurseryClient()) as client:
-        found = client.check(list(map(asdict, configs)), env=sweep.environment)
-        _compare_inputs(todo, todo, found)
-        return _carry_on(sweep, todo, backend, client, _shared(todo, found))
+        answers = client.check(list(map(asdict, configs)), env=sweep.environment)
+        _compare_inputs(todo, todo, answers)
+        return _carry_on(sweep, todo, backend, client, _shared(todo, answers))
 
 
 def _carry_on(
     sweep: Sweep, todo: Sequence[Run], backend: Backend, client: NurseryClient | None, shared: Mapping[str, str]
 ) -> int:
     outcome = Outcome.DONE
-    with following(sweep) as finish:
+    with importing(sweep) as finish:
         if client is not None and todo:
             outcome = backend.run(sweep, todo, _sharing(todo, shared), client)
-        follower = finish()
-    print_summary(sweep, follower)
+        sweep_importer = finish()
+    print_summary(sweep, sweep_importer)
     if outcome is Outcome.STOPPED:
         print("robustalign: stopped; the same command goes on from here", file=sys.stderr)
     if outcome is Outcome.LEFT:
@@ -96,9 +96,9 @@ def _carry_on(
     return 130 if outcome is Outcome.STOPPED else 0
 
 
-def _shared(runs: Sequence[Run], found: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def _shared(runs: Sequence[Run], answers: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """For each run (by folder) the key of the stages that it shares."""
-    return {run.folder.name: reply["shared"] for run, reply in zip(runs, found, strict=True)}
+    return {run.folder.name: reply["shared"] for run, reply in zip(runs, answers, strict=True)}
 
 
 def _sharing(todo: Sequence[Run], shared: Mapping[str, str]) -> list[Run]:
@@ -110,20 +110,20 @@ def _sharing(todo: Sequence[Run], shared: Mapping[str, str]) -> list[Run]:
     return [run for key, run in first.items() if counts[key] > 1]
 
 
-def _compare_inputs(runs: Sequence[Run], todo: Sequence[Run], found: Sequence[Mapping[str, Any]]) -> None:
+def _compare_inputs(runs: Sequence[Run], todo: Sequence[Run], answers: Sequence[Mapping[str, Any]]) -> None:
     """Tell which runs were made from data, a model or code that are no longer the same; those not ended start anew."""
-    kept, anew = Counter[str](), Counter[str]()
-    for run, reply in zip(runs, found, strict=True):
+    outdated, restarted = Counter[str](), Counter[str]()
+    for run, reply in zip(runs, answers, strict=True):
         if changed := ", ".join(run.folder.changed_inputs(reply["inputs"])):
             if run.folder.status().state is State.FINISHED:
-                kept[changed] += 1
+                outdated[changed] += 1
             elif run in todo and run.folder.runner() is None:
                 start_over(run.folder)
-                anew[changed] += 1
-    for changed, count in kept.items():
+                restarted[changed] += 1
+    for changed, count in outdated.items():
         text = f"{count} finished runs are OUTDATED: changed since: {changed}; sweep.retry=all runs them again"
         print(f"robustalign: warning: {text}", file=sys.stderr)
-    for changed, count in anew.items():
+    for changed, count in restarted.items():
         print(f"robustalign: {count} interrupted runs start anew: changed since: {changed}", file=sys.stderr)
 
 

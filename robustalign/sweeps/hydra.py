@@ -66,14 +66,14 @@ class ProductSweeper(Sweeper):
 def replaced(words: Iterable[str]) -> list[str]:
     """Override words in which ``shift.targets={...}`` replaces all targets, and ``dataset.fields.prompt=...`` sets or
     adds one field; Hydra alone would merge, and refuse new names."""
-    made: list[str] = []
+    overrides: list[str] = []
     for word in words:
         key, _, value = word.partition("=")
         if key in WHOLE and value.startswith("{"):
-            made += [f"{key}=null", f"+{word}"]
+            overrides += [f"{key}=null", f"+{word}"]
         else:
-            made.append(f"++{word}" if key.startswith(tuple(f"{name}." for name in WHOLE[1:])) else word)
-    return made
+            overrides.append(f"++{word}" if key.startswith(tuple(f"{name}." for name in WHOLE[1:])) else word)
+    return overrides
 
 
 class SweepLauncher(Launcher):
@@ -123,12 +123,12 @@ class SweepLauncher(Launcher):
 
 
 def _with_options(kind: Callable[..., Backend], options: Mapping[str, Any]) -> Backend:
-    known = inspect.signature(kind).parameters
+    parameters = inspect.signature(kind).parameters
     for key in options:
-        if key not in known:
-            close = difflib.get_close_matches(key, known, n=1)
-            meant = f"did you mean {close[0]}? " if close else ""
-            raise ConfigError(f"hydra.launcher.{key}", f"unknown key; {meant}there are: {choices(known)}")
+        if key not in parameters:
+            close = difflib.get_close_matches(key, parameters, n=1)
+            hint = f"did you mean {close[0]}? " if close else ""
+            raise ConfigError(f"hydra.launcher.{key}", f"unknown key; {hint}there are: {choices(parameters)}")
     backend = kind(**options)
     if is_dataclass(backend):
         for key, problem in problems(backend, "hydra.launcher."):

@@ -33,9 +33,9 @@ def check_settings(config: DictConfig) -> None:
     Raises:
         ConfigError: the key as the user wrote it, and what says the same.
     """
-    given = OmegaConf.to_container(config.hydra, resolve=False)
+    settings = OmegaConf.to_container(config.hydra, resolve=False)
     for key, (defaults, instead) in MEANINGLESS.items():
-        value: Any = given
+        value: Any = settings
         for part in key.split("."):
             value = value.get(part) if isinstance(value, Mapping) else None
         if value is not None and value not in defaults:
@@ -71,10 +71,10 @@ class JobEvents:
             self.started.add(name)
             self.callbacks.on_job_start(config=config, task_function=_of_its_own)
         if status.state.ended:
-            done = status.state is State.FINISHED
+            finished = status.state is State.FINISHED
             job = JobReturn(cfg=config, hydra_cfg=self.hydra, working_dir=str(run.folder.path), task_name=run.name)
-            job.status = JobStatus.COMPLETED if done else JobStatus.FAILED
-            job.return_value = None if done else RuntimeError(status.error or status.state.value)
+            job.status = JobStatus.COMPLETED if finished else JobStatus.FAILED
+            job.return_value = None if finished else RuntimeError(status.error or status.state.value)
             self.callbacks.on_job_end(config=config, job_return=job)
 
     def end(self, single: bool, name: str | None) -> None:

@@ -35,7 +35,7 @@ TRAINING = "workflowType=machine_learning"  # else a browser that is new to MLfl
 SECONDS = 3.0  # between two looks at the journals
 
 
-class Follower:
+class SweepImporter:
     """Imports a sweep's journals into its store."""
 
     def __init__(self, sweep: Sweep, uri: str | None = None, experiment: str | None = None) -> None:
@@ -80,8 +80,8 @@ class Follower:
             ended = "RUNNING" if going else "FINISHED" if states == {State.FINISHED} else "FAILED"
             if State.FAILED not in states and states - {State.FINISHED, State.RUNNING}:
                 ended = "RUNNING" if going else "KILLED"
-            made = f"`{self.sweep.command}`\n\n[Compare its {len(self.ids)} runs]({self.link()})"
-            self.importer.end_sweep(self.parent, ended, made, self._shifts())
+            note = f"`{self.sweep.command}`\n\n[Compare its {len(self.ids)} runs]({self.link()})"
+            self.importer.end_sweep(self.parent, ended, note, self._shifts())
 
     def link(self) -> str:
         """The address, below the UI's, of the page that compares the sweep's runs."""
@@ -100,8 +100,8 @@ class Follower:
 
     def _source(self) -> dict[str, str]:
         """What the UI shows as source and version, and the state of the repository."""
-        shown = {"mlflow.source.name": self.sweep.command, "mlflow.source.type": "LOCAL", **self.sweep.git}
-        return shown | ({"mlflow.source.git.commit": sha} if (sha := self.sweep.git.get("git.sha")) else {})
+        tags = {"mlflow.source.name": self.sweep.command, "mlflow.source.type": "LOCAL", **self.sweep.git}
+        return tags | ({"mlflow.source.git.commit": sha} if (sha := self.sweep.git.get("git.sha")) else {})
 
     def _shifts(self) -> dict[str, str]:
         """What separates each shift's targets from its nominal population, by where it is attached."""
@@ -119,7 +119,7 @@ class Follower:
         config = self._frozen.setdefault(run.folder.name, {}) or run.folder.frozen() or {}
         self._frozen[run.folder.name] = config
         values = flat(config)
-        wanted = dict.fromkeys((*COMPARED, *self.sweep.varying))
+        keys = dict.fromkeys((*COMPARED, *self.sweep.varying))
         tags: dict[str, str | None] = {
             "robustalign.identity": run.folder.name,
             "robustalign.sweep": self.sweep.id,
@@ -140,7 +140,7 @@ class Follower:
             started=status.started,
             ended=status.ended,
             params={
-                **{key: values.get(key) for key in wanted},
+                **{key: values.get(key) for key in keys},
                 "label": run.label or config.get("label") or values.get("method.name"),
             },
             tags=tags,
@@ -148,36 +148,36 @@ class Follower:
         )
 
 
-class Following:
-    """A follower in a thread: a slow or unreachable store never holds up a run."""
+class ImportThread:
+    """Imports in a thread: a slow or unreachable store never holds up a run."""
 
     def __init__(self, sweep: Sweep) -> None:
         self.sweep = sweep
-        self.follower: Follower | None = None
+        self.sweep_importer: SweepImporter | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._go, daemon=True)
         self._thread.start()
 
-    def finish(self) -> Follower | None:
+    def finish(self) -> SweepImporter | None:
         """Import the rest; None if the store could not be reached (the journals are kept)."""
         self._stop.set()
         self._thread.join()
-        return self.follower
+        return self.sweep_importer
 
     def _go(self) -> None:
         complained = False
         while True:
-            last = self._stop.wait(0 if self.follower is None else SECONDS)
+            last = self._stop.wait(0 if self.sweep_importer is None else SECONDS)
             try:
-                self.follower = self.follower or Follower(self.sweep)
-                (self.follower.close if last else self.follower.update)()
+                self.sweep_importer = self.sweep_importer or SweepImporter(self.sweep)
+                (self.sweep_importer.close if last else self.sweep_importer.update)()
             except Exception as error:
                 if last or not complained:
                     _complain(error)
                 complained = True
                 if last:
-                    self.follower = None
-                elif self.follower is None:
+                    self.sweep_importer = None
+                elif self.sweep_importer is None:
                     self._stop.wait(10 * SECONDS)
             if last:
                 return
@@ -191,10 +191,15 @@ def _complain(error: Exception) -> None:
 
 
 @contextlib.contextmanager
-def following(sweep: Sweep) -> Iterator[Callable[[], Follower | None]]:
-    """Follow a sweep for the length of a block; the call at its end finishes the import."""
+def importing(sweep: Sweep) -> Iterator[Callable[[], SweepImporter | None]]:
+    """Import the journals of a sweep while the block runs.
+
+    Yields:
+        A function that imports the rest, to be called at the end of the block; it returns None where the store could
+        not be reached.
+    """
     if sweep.tracking.kind != "mlflow":
         yield lambda: None
         return
-    thread = Following(sweep)
+    thread = ImportThread(sweep)
     yield thread.finish

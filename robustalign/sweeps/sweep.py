@@ -183,11 +183,11 @@ def sweeps(output: Path) -> list[Sweep]:
 
 def find(output: Path, sweep: str | None = None) -> Sweep:
     """A sweep by its id (or the start of it); the last launched one by default."""
-    known = sweeps(output)
-    fitting = [one for one in known if sweep is None or one.id.startswith(sweep)]
+    all_sweeps = sweeps(output)
+    fitting = [one for one in all_sweeps if sweep is None or one.id.startswith(sweep)]
     if not fitting or (sweep is not None and len(fitting) > 1):
         fault = "is not one" if fitting else "is none"
-        raise ConfigError("sweep", f"{sweep!r} {fault} of: {choices(one.id for one in known)}")
+        raise ConfigError("sweep", f"{sweep!r} {fault} of: {choices(one.id for one in all_sweeps)}")
     return fitting[-1]
 
 

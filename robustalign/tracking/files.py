@@ -48,7 +48,7 @@ def attach_report(uri: str, run_id: str, folder: Path, words: str) -> None:
 
     client = open_store(uri)
     client.log_artifacts(run_id, str(folder), artifact_path="report")
-    write_note(client, run_id, found=words)
+    write_note(client, run_id, findings=words)
 
 
 def attach_model(uri: str, identity: str, folder: Path) -> None:
@@ -59,10 +59,10 @@ def attach_model(uri: str, identity: str, folder: Path) -> None:
     """
     client = open_store(uri)
     experiments = [e.experiment_id for e in client.search_experiments()]
-    found = client.search_runs(experiments, f"tags.`robustalign.identity` LIKE '{identity}%'")
-    if not found:
+    runs = client.search_runs(experiments, f"tags.`robustalign.identity` LIKE '{identity}%'")
+    if not runs:
         raise ConfigError("tracking.uri", f"no run {identity!r} in this store; bring it in with robustalign sync")
-    for run in found:
+    for run in runs:
         client.log_artifacts(run.info.run_id, str(folder), artifact_path="model")
 
 
@@ -77,7 +77,7 @@ def _download(client, run_id: str, status: str, downloads: Path) -> None:
     if status == "FINISHED" and (folder / "results" / "targets.csv").is_file():
         return
     folder.mkdir(parents=True, exist_ok=True)
-    there = {item.path for item in client.list_artifacts(run_id)}
+    names = {item.path for item in client.list_artifacts(run_id)}
     for name in WANTED:
-        if name in there:
+        if name in names:
             client.download_artifacts(run_id, name, str(folder))

@@ -27,9 +27,9 @@ def check_results(file: Path, experiment: str) -> None:
         runs = dict(connection.execute(QUERY).fetchall())
     if not runs or runs.get(experiment):
         return
-    known = choices(name for name, count in runs.items() if count)
+    names = choices(name for name, count in runs.items() if count)
     missing = "has no runs" if experiment in runs else "is not"
-    raise ConfigError("experiment", f"{experiment!r} {missing} in {file}; with runs: {known}")
+    raise ConfigError("experiment", f"{experiment!r} {missing} in {file}; with runs: {names}")
 
 
 def _opened(file: Path) -> sqlite3.Connection:

@@ -48,7 +48,7 @@ class RunView:
 
 
 @dataclass
-class _Known:
+class _StoredRun:
     """What the store already has of a run."""
 
     run_id: str
@@ -68,84 +68,84 @@ class Importer:
         self.uri = uri
         self.client = open_store(uri)
         self.experiment = self._experiment(experiment, artifacts)
-        self._known: dict[str, _Known] = {}
+        self._stored_runs: dict[str, _StoredRun] = {}
 
     def sweep(self, sweep: str, name: str, tags: Mapping[str, str]) -> str:
         """The parent run of a sweep, made if there is none. Returns its id."""
         with self._creating():
-            if found := self._find(f"tags.`robustalign.kind` = 'sweep' and tags.`robustalign.sweep` = '{sweep}'"):
-                self.client.update_run(found.info.run_id, status="RUNNING")
-                return found.info.run_id
+            if run := self._find(f"tags.`robustalign.kind` = 'sweep' and tags.`robustalign.sweep` = '{sweep}'"):
+                self.client.update_run(run.info.run_id, status="RUNNING")
+                return run.info.run_id
             own = {"robustalign.kind": "sweep", "robustalign.sweep": sweep, "mlflow.runName": name}
-            made = self.client.create_run(self.experiment, tags={**own, **_clean_tags(tags)})
-            return made.info.run_id
+            run = self.client.create_run(self.experiment, tags={**own, **_clean_tags(tags)})
+            return run.info.run_id
 
     def end_sweep(self, run_id: str, status: str, note: str, files: Mapping[str, str]) -> None:
         """Set the parent's last status, say in its description how it was made, and attach texts by path."""
         from robustalign.tracking.note import write_note
 
-        write_note(self.client, run_id, made=note)
+        write_note(self.client, run_id, origin=note)
         for path, text in files.items():
             self.client.log_text(run_id, text, path)
         self.client.set_terminated(run_id, status)
 
     def bring(self, view: RunView, records: Records, parent: str | None) -> str:
         """Everything that is new of a run. Returns its id in the store."""
-        known = self._known.get(view.uid) or self._find_or_create(view, parent)
-        self._known[view.uid] = known
-        known.offset = self._journal(known, view, records)
-        self._tags(known, view)
-        if known.state != view.state:
-            self._state(known, view)
-        return known.run_id
+        stored_run = self._stored_runs.get(view.uid) or self._find_or_create(view, parent)
+        self._stored_runs[view.uid] = stored_run
+        stored_run.offset = self._journal(stored_run, view, records)
+        self._tags(stored_run, view)
+        if stored_run.state != view.state:
+            self._state(stored_run, view)
+        return stored_run.run_id
 
-    def _journal(self, known: _Known, view: RunView, records: Records) -> int:
-        offset, metrics = known.offset, []
+    def _journal(self, stored_run: _StoredRun, view: RunView, records: Records) -> int:
+        offset, metrics = stored_run.offset, []
         tags: dict[str, str] = {}
-        for record, behind in records(known.offset):
+        for record, behind in records(stored_run.offset):
             kind, offset = record["kind"], behind
             if kind == "metrics":
                 metrics += _metrics(record)
             elif kind == "tags":
                 tags.update(record["values"])
             elif kind == "params":
-                self._params(known.run_id, record["values"])
+                self._params(stored_run.run_id, record["values"])
             elif kind == "dataset":
-                self._dataset(known.run_id, record)
+                self._dataset(stored_run.run_id, record)
             elif kind == "artifact":
-                self._attach(known.run_id, view.folder, record["path"])
-        if offset == known.offset:
+                self._attach(stored_run.run_id, view.folder, record["path"])
+        if offset == stored_run.offset:
             return offset
         for start in range(0, len(metrics), METRICS_A_BATCH):
-            self.client.log_batch(known.run_id, metrics=metrics[start : start + METRICS_A_BATCH], synchronous=True)
-        self._set_tags(known, {**tags, "robustalign.imported": str(offset)})
+            self.client.log_batch(stored_run.run_id, metrics=metrics[start : start + METRICS_A_BATCH], synchronous=True)
+        self._set_tags(stored_run, {**tags, "robustalign.imported": str(offset)})
         return offset
 
-    def _state(self, known: _Known, view: RunView) -> None:
+    def _state(self, stored_run: _StoredRun, view: RunView) -> None:
         status = STATES[view.state]
         if view.state in ("FINISHED", "FAILED", "KILLED", "CANCELLED", "PREEMPTED"):
             for name in view.files:
-                self._attach(known.run_id, view.folder, name)
+                self._attach(stored_run.run_id, view.folder, name)
             ended = int((view.ended or time.time()) * 1000)
-            self.client.set_terminated(known.run_id, status, end_time=ended)
+            self.client.set_terminated(stored_run.run_id, status, end_time=ended)
         else:
-            self.client.update_run(known.run_id, status=status)
-        self._set_tags(known, {"robustalign.status": view.state})
-        known.state = view.state
+            self.client.update_run(stored_run.run_id, status=status)
+        self._set_tags(stored_run, {"robustalign.status": view.state})
+        stored_run.state = view.state
 
-    def _tags(self, known: _Known, view: RunView) -> None:
-        self._set_tags(known, {name: value for name, value in view.tags.items() if value})
-        for name in [name for name, value in view.tags.items() if not value and name in known.tags]:
-            self.client.delete_tag(known.run_id, name)
-            del known.tags[name]
+    def _tags(self, stored_run: _StoredRun, view: RunView) -> None:
+        self._set_tags(stored_run, {name: value for name, value in view.tags.items() if value})
+        for name in [name for name, value in view.tags.items() if not value and name in stored_run.tags]:
+            self.client.delete_tag(stored_run.run_id, name)
+            del stored_run.tags[name]
 
-    def _set_tags(self, known: _Known, tags: Mapping[str, Any]) -> None:
+    def _set_tags(self, stored_run: _StoredRun, tags: Mapping[str, Any]) -> None:
         from mlflow.entities import RunTag
 
-        new = {name: value for name, value in _clean_tags(tags).items() if known.tags.get(name) != value}
+        new = {name: value for name, value in _clean_tags(tags).items() if stored_run.tags.get(name) != value}
         if new:
-            self.client.log_batch(known.run_id, tags=[RunTag(*item) for item in new.items()], synchronous=True)
-            known.tags.update(new)
+            self.client.log_batch(stored_run.run_id, tags=[RunTag(*item) for item in new.items()], synchronous=True)
+            stored_run.tags.update(new)
 
     def _params(self, run_id: str, values: Mapping[str, Any]) -> None:
         from mlflow.entities import Param
@@ -174,11 +174,11 @@ class Importer:
             parent = str(Path(name).parent)
             self.client.log_artifact(run_id, str(path), artifact_path=None if parent == "." else parent)
 
-    def _find_or_create(self, view: RunView, parent: str | None) -> _Known:
+    def _find_or_create(self, view: RunView, parent: str | None) -> _StoredRun:
         sweep = view.tags.get("robustalign.sweep")
-        mine = f"tags.`robustalign.uid` = '{view.uid}' and tags.`robustalign.sweep` = '{sweep}'"
+        query = f"tags.`robustalign.uid` = '{view.uid}' and tags.`robustalign.sweep` = '{sweep}'"
         with self._creating():
-            run = self._find(mine)
+            run = self._find(query)
             if run is None:
                 tags = {
                     "robustalign.kind": "run",
@@ -190,7 +190,7 @@ class Importer:
                 run = self.client.create_run(self.experiment, start_time=start, tags=tags)
         tags = dict(run.data.tags)
         self._params(run.info.run_id, {k: v for k, v in view.params.items() if stored(k) not in run.data.params})
-        return _Known(
+        return _StoredRun(
             run_id=run.info.run_id,
             offset=int(tags.get("robustalign.imported", 0)),
             state=tags.get("robustalign.status", ""),
@@ -198,8 +198,8 @@ class Importer:
         )
 
     def _find(self, filter_string: str) -> Any:
-        found = self.client.search_runs([self.experiment], filter_string, max_results=1, order_by=["start_time ASC"])
-        return found[0] if found else None
+        runs = self.client.search_runs([self.experiment], filter_string, max_results=1, order_by=["start_time ASC"])
+        return runs[0] if runs else None
 
     def _experiment(self, name: str, artifacts: Path) -> str:
         with self._creating():

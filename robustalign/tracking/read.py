@@ -28,11 +28,11 @@ def runs_table(uri: str, experiment: str, parent: str | None = None) -> pd.DataF
         ConfigError: there is no such experiment.
     """
     client = open_store(uri)
-    found = client.get_experiment_by_name(experiment)
-    if found is None:
-        known = choices(e.name for e in client.search_experiments())
-        raise ConfigError("tracking.experiment", f"no experiment {experiment!r} in {uri}; it has: {known}")
-    rows = [_row(run) for run in _pages(client, found.experiment_id)]
+    stored = client.get_experiment_by_name(experiment)
+    if stored is None:
+        names = choices(e.name for e in client.search_experiments())
+        raise ConfigError("tracking.experiment", f"no experiment {experiment!r} in {uri}; it has: {names}")
+    rows = [_row(run) for run in _pages(client, stored.experiment_id)]
     if parent is not None:
         rows = [row for row in rows if parent in (row["parent"], row.get("tags.robustalign.sweep"))]
     columns = ["run_id", "name", "status", "parent", "start_time", "end_time", "artifact_dir"]

@@ -25,7 +25,7 @@ from robustalign.run.folder import RunFolder, State
 from robustalign.run.journal import Journal, read
 from robustalign.shifts import ScorerShift
 from robustalign.shifts.preferences import Standards
-from robustalign.sweeps.mlflow_sync import Follower
+from robustalign.sweeps.mlflow_sync import SweepImporter
 from robustalign.sweeps.sweep import Sweep, plan
 
 # mean reward (ask, joy) and KL after the last step: what a policy is truly worth
@@ -103,7 +103,7 @@ def records(sweep: Sweep) -> list[Run]:
 
 def bring(sweep: Sweep) -> None:
     """Import a sweep's journals into its store."""
-    Follower(sweep).close()
+    SweepImporter(sweep).close()
 
 
 def write_run(folder: RunFolder, config: Config, truth: tuple[float, float, float], scene: Scene) -> None:

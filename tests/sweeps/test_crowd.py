@@ -12,7 +12,7 @@ import pytest
 from robustalign.config import Config
 from robustalign.run import worker
 from robustalign.run.folder import RunFolder, State, bury_if_dead
-from robustalign.sweeps.mlflow_sync import Follower
+from robustalign.sweeps.mlflow_sync import SweepImporter
 from robustalign.sweeps.sweep import Run, Sweep
 from robustalign.tracking import open_store
 from robustalign.tracking.read import runs_table
@@ -34,9 +34,9 @@ def sweep_of(folder: RunFolder) -> Sweep:
 
 def run_and_import(folder: RunFolder) -> None:
     """What one command does: build what is shared, run, and bring the journal into the store."""
-    follower = Follower(sweep_of(folder))
+    sweep_importer = SweepImporter(sweep_of(folder))
     worker.work(folder)
-    follower.close()
+    sweep_importer.close()
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_all_is_built_once_and_no_row_is_lost(folders, tmp_path, migrated):
 
     for folder in folders:
         bury_if_dead(folder)
-        Follower(sweep_of(folder)).close()
+        SweepImporter(sweep_of(folder)).close()
     states = Counter(folder.status().state for folder in folders)
     assert states == {State.FINISHED: 12, State.KILLED: 2, State.PREEMPTED: 2}
     uri = f"sqlite:///{tmp_path / 'outputs' / 'mlflow.db'}"

@@ -193,7 +193,7 @@ def test_a_sweep_says_how_it_was_made_and_keeps_what_a_report_found(uri, tmp_pat
 def test_a_description_longer_than_a_tag_is_cut_at_a_line(uri, tmp_path):
     brings = importer(uri, tmp_path)
     parent = brings.sweep("s1", "sweep of 2", {})
-    write_note(brings.client, parent, made="made", found="\n".join(["a line of words"] * 1000))
+    write_note(brings.client, parent, origin="made", findings="\n".join(["a line of words"] * 1000))
     note = open_store(uri).get_run(parent).data.tags["mlflow.note.content"]
     assert 7000 < len(note) < 8000 and note.endswith("a line of words\n\n(more in the artefacts)")
 

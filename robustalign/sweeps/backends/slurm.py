@@ -77,22 +77,24 @@ class SlurmArray:
 
     def look(self, sweep: Sweep) -> None:
         """Write down what became of runs whose jobs are gone."""
-        known = self._states(sweep.runs)
+        states = self._states(sweep.runs)
         for run in sweep.runs:
-            settle(sweep, run, known)
+            settle(sweep, run, states)
 
     def cancel(self, sweep: Sweep, runs: Sequence[Run]) -> None:
         """Take jobs out of the queue that wait and have no other runs than these."""
-        known = slurm_commands.states(_jobs(runs)) or {}
-        kept = _jobs([run for run in sweep.runs if run not in runs])
-        slurm_commands.cancel(sorted(job for job, state in known.items() if state == "PENDING" and job not in kept))
+        states = slurm_commands.states(_jobs(runs)) or {}
+        other_jobs = _jobs([run for run in sweep.runs if run not in runs])
+        slurm_commands.cancel(
+            sorted(job for job, state in states.items() if state == "PENDING" and job not in other_jobs)
+        )
 
     def run(self, sweep: Sweep, todo: Sequence[Run], warm: Sequence[Run], client: NurseryClient) -> Outcome:
         """Submit what is not queued yet, and wait for all unless ``wait`` is off."""
         with Lock(sweep.folder / "submit.lock"):
-            known = self._states(todo)
+            states = self._states(todo)
             going = [run for run in todo if not run.folder.status().state.ended]  # a cancelled one may have just ended
-            new = [run for run in going if not is_active(run, known)]
+            new = [run for run in going if not is_active(run, states)]
             if new:
                 self._submit(sweep, new, warm)
         if not self.wait:
@@ -111,8 +113,8 @@ class SlurmArray:
             while True:
                 with Lock(sweep.folder / "submit.lock"):
                     going = [run for run in runs if not run.folder.status().state.ended]
-                    known = slurm_commands.states(_jobs(going))
-                    again = [run for run in going if known is not None and settle(sweep, run, known)]
+                    states = slurm_commands.states(_jobs(going))
+                    again = [run for run in going if states is not None and settle(sweep, run, states)]
                     again = [run for run in again if not given_up(sweep, run)]
                     if again:
                         self._submit(sweep, again, [])
@@ -122,10 +124,10 @@ class SlurmArray:
                 time.sleep(self.poll_seconds)
 
     def _states(self, runs: Sequence[Run]) -> Mapping[str, str]:
-        known = slurm_commands.states(_jobs(runs))
-        if known is None:
+        states = slurm_commands.states(_jobs(runs))
+        if states is None:
             raise ConfigError("hydra/launcher", "SLURM does not answer (squeue failed); is this a submit host?")
-        return known
+        return states
 
     def _submit(self, sweep: Sweep, runs: Sequence[Run], warm: Sequence[Run]) -> None:
         """One array for all runs, after one job that builds what they share; none of them where one is refused."""
@@ -187,7 +189,7 @@ class SlurmArray:
         return [job.job_id for job in jobs]
 
     def _parameters(self) -> dict[str, Any]:
-        given = {
+        parameters = {
             "partition": self.partition,
             "account": self.account,
             "qos": self.qos,
@@ -198,7 +200,7 @@ class SlurmArray:
             "setup": [*self.setup] or None,
             "additional_parameters": {"requeue": True, **self.sbatch},
         }
-        return {key: value for key, value in given.items() if value is not None} | {
+        return {key: value for key, value in parameters.items() if value is not None} | {
             "job_name": self.name,
             "time": minutes(self.time),
             "nodes": self.nodes,

@@ -40,18 +40,18 @@ def states(jobs: Collection[str]) -> dict[str, str] | None:
     queue = command("squeue", "--noheader", "--array", "--states=all", f"--user={user}", "--format=%i|%T")
     if queue is None:
         return None
-    known = _table(queue)
-    forgotten = [job for job in jobs if job not in known]
+    table = _table(queue)
+    forgotten = [job for job in jobs if job not in table]
     if forgotten:
         ended = command("sacct", "--noheader", "--parsable2", "-X", f"--jobs={','.join(forgotten)}", "-oJobID,State")
-        known = _table(ended or "") | known
-    return {job: known.get(job, GONE) for job in jobs}
+        table = _table(ended or "") | table
+    return {job: table.get(job, GONE) for job in jobs}
 
 
 def show(job: str) -> dict[str, str]:
     """What the controller knows of one job (JobState, Restarts, ...); empty while it does not answer."""
-    shown = command("scontrol", "--oneliner", "show", "job", job) or ""
-    return dict(word.split("=", 1) for word in shown.split() if "=" in word)
+    text = command("scontrol", "--oneliner", "show", "job", job) or ""
+    return dict(word.split("=", 1) for word in text.split() if "=" in word)
 
 
 def requeue(job: str) -> bool:
@@ -61,9 +61,9 @@ def requeue(job: str) -> bool:
 
 def array_limit() -> int | None:
     """The most jobs that an array may have; None where the controller does not tell."""
-    shown = command("scontrol", "show", "config") or ""
-    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", shown, re.MULTILINE)
-    return int(found[1]) if found else None
+    text = command("scontrol", "show", "config") or ""
+    match = re.search(r"^MaxArraySize\s*=\s*(\d+)", text, re.MULTILINE)
+    return int(match[1]) if match else None
 
 
 @contextlib.contextmanager
@@ -73,14 +73,14 @@ def outside_of_jobs() -> Iterator[None]:
 
     sbatch hands its environment on, and srun in the new job reads it as wishes that contradict the job's own.
     """
-    theirs = {name for name in os.environ if name.startswith("SLURM_")} - OUR_OWN
-    told = {name: os.environ[name] for name in theirs | set(SECRETS) if name in os.environ}
-    for name in told:
+    of_slurm = {name for name in os.environ if name.startswith("SLURM_")} - OUR_OWN
+    hidden = {name: os.environ[name] for name in of_slurm | set(SECRETS) if name in os.environ}
+    for name in hidden:
         del os.environ[name]
     try:
         yield
     finally:
-        os.environ.update(told)
+        os.environ.update(hidden)
 
 
 def cancel(jobs: Sequence[str]) -> None:
@@ -92,10 +92,10 @@ def cancel(jobs: Sequence[str]) -> None:
 def command(*words: str) -> str | None:
     """The output of a SLURM command; None if it failed."""
     try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=TIMEOUT, check=True)
+        process = subprocess.run(words, capture_output=True, text=True, timeout=TIMEOUT, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout
+    return process.stdout
 
 
 def _table(lines: str) -> dict[str, str]:

@@ -11,15 +11,15 @@ from robustalign.sweeps.backends import slurm_commands
 from robustalign.sweeps.sweep import Run, Sweep
 
 
-def is_active(run: Run, known: Mapping[str, str]) -> bool:
+def is_active(run: Run, states: Mapping[str, str]) -> bool:
     """Whether a run's job waits or runs, by the states that SLURM tells."""
     job = run.folder.job()
-    return job is not None and known.get(job.job, slurm_commands.GONE) in slurm_commands.ACTIVE
+    return job is not None and states.get(job.job, slurm_commands.GONE) in slurm_commands.ACTIVE
 
 
-def settle(sweep: Sweep, run: Run, known: Mapping[str, str]) -> bool:
+def settle(sweep: Sweep, run: Run, states: Mapping[str, str]) -> bool:
     """Write down what became of a run whose job is gone. Whether it could go on in another job."""
-    if is_active(run, known) or run.folder.runner() is not None:
+    if is_active(run, states) or run.folder.runner() is not None:
         return False
     job, status = run.folder.job(), run.folder.status()  # the status after the look at the job, which may have ended it
     if status.state.ended:
@@ -27,7 +27,7 @@ def settle(sweep: Sweep, run: Run, known: Mapping[str, str]) -> bool:
     if job is None:
         bury_if_dead(run.folder)
         return not run.folder.status().state.ended
-    state, folder = known.get(job.job, slurm_commands.GONE), sweep.folder / "slurm"
+    state, folder = states.get(job.job, slurm_commands.GONE), sweep.folder / "slurm"
     if status.attempts == job.attempts and at_work(folder, job.job) not in (None, run.folder.name):
         return True  # it waited behind another run of the job
     if status.attempts == job.attempts:

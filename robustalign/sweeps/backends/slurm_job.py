@@ -120,12 +120,12 @@ def _leave(runs: Sequence[RunFolder], board: Path | None) -> None:
     rank_processes.dismiss(board)
     job, deadline = worker.slurm().get("job", ""), time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
-        shown = slurm_commands.show(job)
-        if shown.get("JobState") == "RUNNING":
+        job_facts = slurm_commands.show(job)
+        if job_facts.get("JobState") == "RUNNING":
             if slurm_commands.requeue(job):
                 break
-        elif shown:
-            if _cancelled(shown):
+        elif job_facts:
+            if _cancelled(job_facts):
                 for folder in runs:
                     if not folder.status().state.ended:
                         folder.set_status(State.CANCELLED, ended=time.time())
@@ -134,7 +134,7 @@ def _leave(runs: Sequence[RunFolder], board: Path | None) -> None:
     os._exit(0)
 
 
-def _cancelled(shown: Mapping[str, str]) -> bool:
+def _cancelled(job_facts: Mapping[str, str]) -> bool:
     """Whether a job that ends was cancelled: nobody requeued or preempts it, and its time is not over."""
-    again = shown.get("Restarts") != os.environ.get("SLURM_RESTART_COUNT", "0")
-    return not again and shown.get("Reason") == "None" and shown.get("PreemptTime", "None") == "None"
+    again = job_facts.get("Restarts") != os.environ.get("SLURM_RESTART_COUNT", "0")
+    return not again and job_facts.get("Reason") == "None" and job_facts.get("PreemptTime", "None") == "None"
