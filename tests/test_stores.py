@@ -9,7 +9,7 @@ from sqlalchemy.engine import make_url
 
 from robustalign.errors import ConfigError
 from robustalign.stores import hide, keep_password, sqlite_file, sqlite_uri, with_password
-from robustalign.sweeps.mlflow_sync import Following
+from robustalign.sweeps.mlflow_sync import ImportThread
 from robustalign.sweeps.sweep import Sweep
 from robustalign.tracking import store as tracking_store
 from tests.sweeps.conftest import base, make, shell
@@ -97,7 +97,7 @@ def test_a_sweep_that_was_saved_with_a_password_shows_it_no_more(make, tmp_path,
     sweep.save()
     again = Sweep.load(sweep.folder)
     assert SECRET not in again.command and again.mlruns == "http://127.0.0.1:9"
-    assert Following(again).finish() is None
+    assert ImportThread(again).finish() is None
     assert SECRET not in "".join(capsys.readouterr())
 
 

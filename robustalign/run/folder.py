@@ -32,14 +32,14 @@ class State(StrEnum):
     PENDING = "PENDING"  # not started yet
     RUNNING = "RUNNING"
     PREEMPTED = "PREEMPTED"  # stopped on request; goes on from its checkpoint
-    KILLED = "KILLED"  # died without a word (kill -9, out of memory, node lost); starts again
+    KILLED = "KILLED"  # ended without writing a status (kill -9, out of memory, node lost); starts again
     FINISHED = "FINISHED"
     FAILED = "FAILED"  # raised; only a retry starts it again
     CANCELLED = "CANCELLED"  # by the user
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more happens unless somebody asks for it."""
+        """Whether the run goes on only after a retry."""
         return self in (State.FINISHED, State.FAILED, State.CANCELLED)
 
 
@@ -51,7 +51,7 @@ class Status:
     uid: str = field(default_factory=lambda: uuid.uuid4().hex)  # of this run, for stores that import it
     step: int = 0
     attempts: int = 0  # times it was started
-    kills: int = 0  # times it died without a word
+    kills: int = 0  # times it ended without writing a status
     started: float | None = None  # the first attempt
     began: float | None = None  # the last attempt
     updated: float | None = None
@@ -99,11 +99,11 @@ class RunFolder:
         return self.path.name
 
     def lock(self) -> Lock:
-        """Held by the process that runs it."""
+        """The lock that the process holds which runs this run."""
         return Lock(self.path.with_name(f".{self.name}.lock"))
 
     def runner(self) -> Owner | None:
-        """The living process that runs it, if any."""
+        """The process that runs it; None if there is none alive."""
         return self.lock().owner()
 
     def freeze(self, config: Config) -> None:
@@ -127,7 +127,7 @@ class RunFolder:
             replace_text(self.inputs_file, json.dumps(inputs, indent=1, sort_keys=True) + "\n")
 
     def changed_inputs(self, inputs: Mapping[str, str]) -> list[str]:
-        """What is not what it was when the run started; nothing where that is not known."""
+        """Names of the inputs whose fingerprints differ from those at the run's start; none if these were not kept."""
         if not self.inputs_file.is_file():
             return []
         before: dict[str, str] = json.loads(self.inputs_file.read_text())
@@ -141,7 +141,7 @@ class RunFolder:
         return thaw(frozen)
 
     def status(self) -> Status:
-        """What is known of the run; a fresh status if it never was launched. Of a run that ended it is read once."""
+        """The run's status; a fresh one if it was never launched. That of an ended run is read from disk once."""
         try:
             file = self._status_file.stat()
             stamp = file.st_ino, file.st_mtime_ns, file.st_size
@@ -157,7 +157,7 @@ class RunFolder:
         return status
 
     def set_status(self, state: State | None = None, **changes: Any) -> None:
-        """Change parts of the status. Only the run's process does, or whoever found that process dead.
+        """Change parts of the status. Only the run's own process calls it, or a process that found that one dead.
 
         A change of the step alone may reach the disk half a second late.
         """
@@ -174,27 +174,27 @@ class RunFolder:
         self._write(status)
 
     def ask_cancel(self) -> None:
-        """Let the run's process know that a stop is meant for good."""
+        """Ask the run's process to stop for good."""
         self._cancel_file.touch()
 
     def cancel_asked(self) -> bool:
-        """Whether the user wants the run stopped for good."""
+        """Whether the user has cancelled the run."""
         return self._cancel_file.exists()
 
     def job(self) -> Job | None:
-        """The scheduler's job that runs it, or will."""
+        """The scheduler's job that runs it or is queued for it; None without one."""
         try:
             return Job(**{"attempts": 0, "kills": 0} | json.loads(self._job_file.read_text()))
         except FileNotFoundError:
             return None
 
     def set_job(self, job: str, before: Status) -> None:
-        """Remember the scheduler's id of its job, and what the run had gone through before that was submitted."""
+        """Store the id of the run's job, and the attempts and kills of the run before the job was submitted."""
         memory = {"job": job, "attempts": before.attempts, "kills": before.kills}
         replace_text(self._job_file, json.dumps(memory) + "\n")
 
     def reopen(self) -> None:
-        """Make an ended run one that is to go on (from its checkpoint, if it has one)."""
+        """Make an ended run pending again; it resumes from its checkpoint if it has one."""
         self._cancel_file.unlink(missing_ok=True)
         self.traceback.unlink(missing_ok=True)
         self._job_file.unlink(missing_ok=True)
@@ -206,24 +206,26 @@ class RunFolder:
 
 
 def bury_if_dead(folder: RunFolder) -> None:
-    """Mark a run as killed that says RUNNING though nobody runs it."""
+    """Mark a run as killed whose status is RUNNING although no process runs it."""
     if folder.status().state is State.RUNNING and folder.runner() is None:
-        bury(folder, "the process died without a word (killed, out of memory, or its machine was lost)")
+        bury(folder, "the process ended without writing a status (killed, out of memory, or its machine was lost)")
 
 
 def bury(folder: RunFolder, error: str, cancelled: bool = False) -> None:
-    """Write down that a run's process is dead: killed, or cancelled by the user."""
+    """Set the status of a run whose process is dead: KILLED, or CANCELLED if the user cancelled it."""
     _end(folder, State.CANCELLED if cancelled or folder.cancel_asked() else State.KILLED, error)
 
 
 def set_aside(folder: RunFolder) -> None:
-    """Write down that a run's process was stopped on request before it could save; it goes on like one that did."""
+    """Set the status of a run whose process was stopped on request before it could save: it goes on from its last
+    checkpoint.
+    """
     if folder.status().state is State.RUNNING:
         _end(folder, State.CANCELLED if folder.cancel_asked() else State.PREEMPTED, None)
 
 
 def _end(folder: RunFolder, state: State, error: str | None) -> None:
-    """The status of a run whose process ended without writing one."""
+    """Write the final status for a process that ended without writing one."""
     status = folder.status()
     ended = status.updated or time.time()
     seconds = status.seconds + max(0.0, ended - (status.began or ended))
@@ -231,7 +233,7 @@ def _end(folder: RunFolder, state: State, error: str | None) -> None:
 
 
 def thaw(plain: Mapping[str, Any]) -> Config:
-    """A config from plain containers that were one; keys that this version does not know are left out."""
+    """The config from the plain containers of a frozen one; keys that this version does not have are left out."""
     config = _typed(Config, plain)
     assert isinstance(config, Config)
     return config

@@ -27,7 +27,7 @@ class Nursery:
 
     def __init__(self) -> None:
         self.replies = os.dup(1)
-        os.dup2(2, 1)  # what is printed by mistake is no reply
+        os.dup2(2, 1)  # what anything prints goes to stderr, as stdout carries the replies
         self.children: dict[int, int] = {}
         self.buffer = b""
         self.wake, wake_in = os.pipe()
@@ -36,7 +36,7 @@ class Nursery:
         signal.set_wakeup_fd(wake_in, warn_on_full_buffer=False)
 
     def serve(self, preload: str) -> int:
-        """Until stdin ends and every child has.
+        """Serve requests until stdin is closed and every child has ended.
 
         Args:
             preload: the program to import before the first request is read.
@@ -80,13 +80,13 @@ class Nursery:
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
-            os._exit(code)  # taking all the imports down in order would cost each run as much as forking it saves
+            os._exit(code)  # an orderly exit would unload every import, which takes as long as the fork has saved
 
     def _do(self, request: dict[str, Any], parent: int) -> int:
         try:
             if request["do"] == "check":
                 return self._check(request)
-            os.close(self.replies)  # so that the launching process sees the nursery's own end
+            os.close(self.replies)  # while it is open here, nobody can see the nursery end
             folder = RunFolder(request["folder"])
             if request["do"] == "warm":
                 config = folder.config()
@@ -125,9 +125,9 @@ class Nursery:
 
 
 def import_everything(name: str) -> None:
-    """Import what runs of a program need; no garbage collection ever looks at it again, here or in a child.
+    """Import what runs of a program need, and exempt it from garbage collection, here and in every child.
 
-    A program that is not there is told when a config names it.
+    A missing program is no error here: it is reported when a config that names it is checked.
     """
     gc.disable()
     with contextlib.suppress(ConfigError):

@@ -1,4 +1,4 @@
-"""Which run a config is: the same one as before, or another; and what to call it among others."""
+"""The identity of a run, from its config, and its name among the runs of a sweep."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NAMES_FIRST = ("model.name", "dataset.name", "shift.name")
 
 
 def flat(config: Config | Mapping[str, Any]) -> dict[str, Any]:
-    """What a run computes, as ``{"trainer.max_steps": 80, ...}``; lists are values."""
+    """The keys that decide what a run computes, as ``{"trainer.max_steps": 80, ...}``; lists are values."""
     nested = vars(config) if isinstance(config, Config) else config
     return dict(leaves({key: value for key, value in nested.items() if key not in NO_PART}))
 
@@ -56,9 +56,9 @@ def agree(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
 
 
 def varies(configs: Sequence[Config]) -> list[str]:
-    """Names by what varies: ``kldpo temperature=0.5 seed=3``.
+    """The runs' names, from the keys that vary: ``kldpo temperature=0.5 seed=3``.
 
-    A key is left out where those before it tell its value (``method.set`` once the method is named).
+    A key is left out where the keys before it determine its value, as the method's name determines ``method.set``.
     """
     keys = varying_keys(configs)
     short = _short(keys)
@@ -89,7 +89,7 @@ def labels(configs: Sequence[Config | Mapping[str, Any]]) -> list[str]:
 
 
 def _of_point(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What makes the point that runs of several seeds have in common, in its own setting."""
+    """The keys of a point: what the runs of several seeds have in common."""
     no_result = {f"trainer.{name}" for name in NO_RESULT}
     if values.get("method.scope") == "microbatch":
         no_result.discard("trainer.micro_batch_size")
@@ -104,7 +104,10 @@ def varying_keys(configs: Sequence[Config]) -> list[str]:
 
 
 def _telling(flats: Sequence[Mapping[str, Any]], columns: list[tuple[str, ...]]) -> list[str]:
-    """The keys whose values tell apart what is not known to differ yet, the most telling first."""
+    """Keys by which all configs can be told apart that differ at all, in the order of :func:`_rank`.
+
+    ``columns`` has, for each config, the values by which it is told apart already.
+    """
     chosen = []
     for key in sorted({key for values in flats for key in values}, key=_rank):
         raw = [values.get(key) for values in flats]
@@ -151,7 +154,7 @@ def leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 
 def _plain(value: Any) -> Any:
-    """One spelling for equal numbers: 1.0 is 1."""
+    """The value with whole floats as integers, so that equal numbers have one spelling: 1.0 is 1."""
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""What a run has to tell, as an append-only file of JSON lines in its folder.
+"""The journal of a run: metrics, parameters, tags and files, as an append-only file of JSON lines in its folder.
 
 The journal is the ground truth: a tracking store is filled from it, while the run goes on or later.
 """
@@ -19,8 +19,8 @@ SYNC_EVERY = 1.0  # seconds between two forced writes to disk
 class Journal:
     """Appends records; safe against a kill at any moment.
 
-    A last line that a kill tore apart is dropped on opening. A metric that is already there for its
-    step is not written again, so a run that repeats steps after a kill tells each step once.
+    A last line that a kill cut short is dropped on opening. A metric that the journal already has for a
+    step is not written again, so a run that repeats steps after a kill has each step once.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -52,7 +52,7 @@ class Journal:
         self._append("tags", values=dict(values))
 
     def artifact(self, relative_path: str) -> None:
-        """A file or folder in the run's folder that belongs into the tracking store."""
+        """Name a file or folder of the run's folder that is to be copied into the tracking store."""
         self._append("artifact", path=relative_path)
 
     def dataset(self, name: str, fingerprint: str, context: str, rows: int) -> None:
@@ -77,7 +77,7 @@ class Journal:
 
 
 class Mute(Journal):
-    """Of a rank that does not lead: writes nothing."""
+    """The journal of a rank other than 0: it writes nothing."""
 
     def __init__(self) -> None:
         self._told = set()
@@ -95,7 +95,7 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def read_from(path: Path, offset: int) -> Iterator[tuple[dict[str, Any], int]]:
-    """Whole records from a byte offset on, each with the offset behind it; lines that a crash tore are left out."""
+    """Whole records from a byte offset on, each with the offset behind it; one that a crash cut short is left out."""
     if not path.exists():
         return
     with path.open("rb") as file:
@@ -109,5 +109,5 @@ def read_from(path: Path, offset: int) -> Iterator[tuple[dict[str, Any], int]]:
 
 
 def _whole(path: Path) -> int:
-    """The length of a journal without a torn last line."""
+    """The length of a journal in bytes, without a last line that was cut short."""
     return path.read_bytes().rfind(b"\n") + 1

@@ -1,7 +1,7 @@
-"""The one door between running a config and knowing what a config means.
+"""The interface between running configs and the science that a run computes.
 
-``robustalign.run`` and ``robustalign.sweeps`` start, watch and resume runs; what a run does is said by a *program*, a
-module with the six functions below. ``sweep.program`` names it, and only a run's own process imports it.
+``robustalign.run`` and ``robustalign.sweeps`` start, watch and resume runs. A *program*, a module with the six
+functions below, defines what a run computes. ``sweep.program`` names the module; only a run's own process imports it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Program(Protocol):
     """What a run must offer."""
 
     def check_config(self, config: Config) -> list[str] | None:
-        """Refuse what cannot run, before a model is loaded; lines that a launch prints, if any.
+        """Refuse a config that cannot run, before a model is loaded. Returns lines for the launch to print, if any.
 
         Raises:
             ConfigError: the key and the fix.
@@ -35,8 +35,8 @@ class Program(Protocol):
         """What a dry run shows: stages ``to_build`` and training ``tokens`` (None: nobody can tell yet)."""
 
     def inputs(self, config: Config) -> dict[str, str]:
-        """What the run is computed from and the config only names: fingerprints of data, model and code, by what they
-        are. Cheap: asked of every run at every launch."""
+        """Fingerprints, by name, of what the config only names: data, model and code. It must be cheap, as it is called
+        for every run at every launch."""
 
     def warm(self, config: Config) -> None:
         """Build the artefacts that runs of a sweep share."""

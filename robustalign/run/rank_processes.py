@@ -1,8 +1,9 @@
 """The processes that share a run: forked, watched, and ended together.
 
-The worker that holds a run's lock only watches: it forks one process for each rank of its machine and keeps a small
-store over which the ranks meet and report what they died of. On several machines the first is such a worker; the
-others read where to meet from a board, a file that the machines share.
+The worker that holds a run's lock does not compute: it forks one process for each rank of its machine and watches them.
+It also serves a small key-value store, through which the ranks find each other and report their errors. With several
+machines the first one runs this worker. The others read the address of the store from a file that all machines share,
+the board.
 """
 
 from __future__ import annotations
@@ -31,8 +32,10 @@ if TYPE_CHECKING:
     from torch.distributed import TCPStore
 
 TICK = 0.1  # seconds between two looks at the ranks
-HESITATION = 0.5  # seconds in which a rank may turn out to have been killed, which others died of before it is seen
-HEARSAY = 10.0  # the same, where another machine has to say so
+# When a rank is killed, the others fail because they lose contact, and often report that first. So after the first
+# report the watcher waits this many seconds for a kill, which is then the cause that is named.
+GRACE = 0.5
+GRACE_ACROSS_MACHINES = 10.0
 ARRIVAL = timedelta(minutes=5)  # how long the first machine may take to answer
 PATIENCE = timedelta(hours=24)  # how long ranks wait for one that samples or evaluates
 
@@ -48,7 +51,7 @@ class Team:
 
     @property
     def ranks(self) -> int:
-        """Of the whole run."""
+        """The number of ranks of the whole run."""
         return self.processes * self.nodes
 
 
@@ -71,7 +74,7 @@ class RankFailed(Exception):
 
 
 class RankKilled(Exception):
-    """A rank died without a word; the others were ended."""
+    """A signal killed a rank; the others were ended."""
 
 
 def lead(team: Team, run: str, device: str, work: Callable[[], None], stop: Callable[[], bool]) -> None:
@@ -134,7 +137,7 @@ def _announce(board: Path | None, meeting: Meeting) -> None:
 
 
 def _meetings(board: Path) -> Iterator[Meeting]:
-    """Each one that the board announces, until it says that there are no more."""
+    """Yield each meeting that the board announces, until the board says that the job is done."""
     last: dict[str, Any] | None = None
     while True:
         with contextlib.suppress(FileNotFoundError):
@@ -175,10 +178,10 @@ def _fork(team: Team, meeting: Meeting, device: str, work: Callable[[], None]) -
 
 
 def _rank(local: int, team: Team, meeting: Meeting, device: str, work: Callable[[], None]) -> None:
-    """A rank's life; it ends by itself, never through the code of the process that forked it."""
+    """Be one rank, from fork to exit. It exits here, so that no code of the process that forked it runs in it."""
     import torch.multiprocessing
 
-    torch.multiprocessing._prctl_pr_set_pdeathsig(signal.SIGKILL)  # type: ignore[attr-defined]  # who watches is gone: the run's lock is free for others
+    torch.multiprocessing._prctl_pr_set_pdeathsig(signal.SIGKILL)  # type: ignore[attr-defined]  # a rank ends with its watcher: the run's lock is free then
     rank = team.node * team.processes + local
     code, store = 1, _store(meeting)
     try:
@@ -224,17 +227,23 @@ def _join(rank: int, local: int, team: Team, meeting: Meeting, device: str, stor
 
 
 def _report(store: TCPStore, failure: dict[str, Any]) -> None:
-    """What a rank dies of, numbered by who says it first: the others die of its death."""
-    with contextlib.suppress(RuntimeError):  # the store is gone, and with it who would read this
+    """Store why a rank failed. Reports are numbered in the order they arrive, as one failure makes the other ranks
+    fail.
+    """
+    with contextlib.suppress(RuntimeError):  # the store is gone, and so is its reader
         store.set(f"failure {store.add('failures', 1)}", json.dumps(failure))
 
 
 def _watch(team: Team, ranks: list[BaseProcess], store: TCPStore, stop: Callable[[], bool]) -> None:
-    """Until all ranks of this machine ended well, or any rank did not."""
+    """Wait until all ranks of this machine have ended well.
+
+    Raises:
+        RankFailed, RankKilled, ConfigError: why the first rank failed.
+    """
     from multiprocessing.connection import wait
 
-    passed_on, verdict = False, math.inf
-    while any(process.exitcode != 0 for process in ranks) or verdict < math.inf:  # dead is not done
+    signalled, deadline = False, math.inf
+    while any(process.exitcode != 0 for process in ranks) or deadline < math.inf:  # a rank that failed is judged below
         wait([process.sentinel for process in ranks if process.exitcode is None], timeout=TICK)
         for process in ranks:
             if process.exitcode is not None and process.exitcode < 0:
@@ -243,37 +252,37 @@ def _watch(team: Team, ranks: list[BaseProcess], store: TCPStore, stop: Callable
                 print(f"robustalign: {error}", file=sys.stderr, flush=True)
                 _report(store, {"killed": error})
                 raise RankKilled(error)
-        if verdict == math.inf and (any(process.exitcode for process in ranks) or store.add("failures", 0)):
-            verdict = time.monotonic() + (HEARSAY if team.nodes > 1 else HESITATION)
-        if verdict < math.inf:
-            _judge(store, final=time.monotonic() >= verdict)
-        elif stop() and not passed_on:
-            passed_on = True
+        if deadline == math.inf and (any(process.exitcode for process in ranks) or store.add("failures", 0)):
+            deadline = time.monotonic() + (GRACE_ACROSS_MACHINES if team.nodes > 1 else GRACE)
+        if deadline < math.inf:
+            _judge(store, final=time.monotonic() >= deadline)
+        elif stop() and not signalled:
+            signalled = True
             for process in ranks:
                 os.kill(int(process.pid or 0), signal.SIGUSR1)
 
 
 def _judge(store: TCPStore, final: bool) -> None:
-    """Raise what the first rank to fail died of; one that was killed cannot be the first to say so, so give it time."""
+    """Raise why the first rank failed. Errors are raised when ``final``, a kill at once: a killed rank reports late."""
     keys = [f"failure {number}" for number in range(1, store.add("failures", 0) + 1)]
     reports = [json.loads(store.get(key)) for key in keys if store.check([key])]
     for report in reports:
         if "killed" in report:
             raise RankKilled(report["killed"])
     if final and not reports:
-        raise RankKilled("a rank ended without a word")
+        raise RankKilled("a rank ended without a report")
     if final:
         raise ConfigError(*reports[0]["config"]) if reports[0]["config"] else RankFailed(reports[0])
 
 
 def _end(ranks: list[BaseProcess]) -> None:
-    """Ranks that wait for a dead one hear no signal but this."""
+    """Kill the ranks: one that waits for a dead rank reacts to no other signal."""
     for process in ranks:
         process.kill()
         process.join()
 
 
 def one_line(error: BaseException) -> str:
-    """What was raised, for a table."""
+    """An exception as one line of at most 500 characters, for a table."""
     words = " ".join(str(error).split())
     return f"{type(error).__name__}: {words}"[:500] if words else type(error).__name__

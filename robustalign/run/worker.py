@@ -43,7 +43,7 @@ class StopRequest:
         self.signal: signal.Signals | None = None
         for number in SIGNALS:
             signal.signal(number, self._note)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # what came while nobody could hear it comes now
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # delivers those that came while blocked
         os.register_at_fork(after_in_child=_leave_signals_to_parent)
 
     def __call__(self) -> bool:
@@ -55,7 +55,7 @@ class StopRequest:
 
 
 def _leave_signals_to_parent() -> None:
-    """Schedulers signal every process of a job; data-loader workers must neither act on that nor become deaf."""
+    """In a forked child, ignore the signals that ask for a stop, but end on SIGTERM: schedulers signal all processes."""
     for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -133,12 +133,14 @@ def _attempt(folder: RunFolder, stop: StopRequest, team: Team | None) -> int:
 
 
 def _state_after_error(folder: RunFolder, stop: StopRequest) -> State:
-    """Data-loader workers die of the signal that asked us to stop: the run goes on from its last checkpoint later."""
+    """The state after an exception. One that a requested stop caused is no failure: the run resumes from its
+    checkpoint.
+    """
     return State.FAILED if not stop() else State.CANCELLED if folder.cancel_asked() else State.PREEMPTED
 
 
 def _on_a_rank(folder: RunFolder, journal: Journal) -> Callable[[], None]:
-    """What each rank does; rank 0 alone writes."""
+    """The function that each rank calls; only rank 0 writes files."""
     parent = os.getpid()
 
     def run() -> None:
@@ -152,13 +154,13 @@ def _on_a_rank(folder: RunFolder, journal: Journal) -> Callable[[], None]:
             meaning.run(config, folder, journal if leads else Mute(), stop)
         finally:
             if leads:
-                folder.set_status()  # a step that has not reached the disk yet
+                folder.set_status()  # writes the last step to disk, if it is not there yet
 
     return run
 
 
 def cause(code: int | None) -> str:
-    """What a worker died of that wrote no status, by its exit code."""
+    """Why a worker ended without writing a status, from its exit code."""
     if code is not None and code < 0:
         name = signal.Signals(-code).name
         return f"killed by {name}" + (" (kill -9, or out of memory)" if name == "SIGKILL" else "")
@@ -167,7 +169,7 @@ def cause(code: int | None) -> str:
 
 def follow(board: Path, nodes: int, node: int) -> int:
     """Take part in the runs of a job whose first machine leads. Returns the exit code."""
-    for number in SIGNALS:  # ranks act on them
+    for number in SIGNALS:  # the ranks react to them
         signal.signal(number, signal.SIG_IGN)
     rank_processes.follow(
         board,
@@ -224,7 +226,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = folder.config()
         program.load(config.sweep.program).warm(config)
         return 0
-    # a node that died still has the lock until its signs of life are too old
+    # a machine that died keeps the lock until it has given no sign of life for EXPIRY seconds
     team = Team(args.processes or folder.config().trainer.nproc, args.nodes, 0, args.board)
     return work(folder, patience=EXPIRY + 60 if slurm() else 0, team=team)
 

@@ -1,4 +1,4 @@
-"""What one does to sweeps, from Python (``robustalign.sweeps``) and from ``robustalign sweep`` alike."""
+"""The operations on sweeps, for Python (``robustalign.sweeps``) and for the command ``robustalign sweep``."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def look(sweep: Sweep) -> None:
 
 
 def rows(sweep: Sweep) -> list[tuple[str, str, str, int, float, str, str, str]]:
-    """What is known of each run, in ``COLUMNS``, after a look."""
+    """One row for each run, with the columns ``COLUMNS``; dead runs are marked as killed first."""
     look(sweep)
     return [
         (
@@ -75,7 +75,9 @@ def rows(sweep: Sweep) -> list[tuple[str, str, str, int, float, str, str, str]]:
 
 
 def status(sweep: Sweep) -> pd.DataFrame:
-    """One row a run: ``run identity state step minutes job log error``; dead ones are marked as killed first."""
+    """A frame with one row for each run: ``run identity state step minutes job log error``; dead runs are marked as
+    killed first.
+    """
     import pandas as pd
 
     return pd.DataFrame(rows(sweep), columns=list(COLUMNS))

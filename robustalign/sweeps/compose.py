@@ -106,7 +106,7 @@ class Prototype:
         return config
 
     def _convert(self, override: Override) -> Any:
-        """The value as the type of its key has it."""
+        """The value converted to the type of its key."""
         word = str(override.input_line)
         if word not in self._converted:
             OmegaConf.update(self.nodes, override.key_or_group, override.value(), merge=True)
@@ -126,7 +126,7 @@ def _is_free(override: Override, among: Sequence[Override]) -> bool:
 
 
 def _shape(override: Override) -> tuple[Any, ...]:
-    """What the overrides have in common that one prototype serves."""
+    """The part of an override on which the choice of a prototype depends."""
     return override.type, override.package, override.key_or_group, isinstance(override.value(), list)
 
 

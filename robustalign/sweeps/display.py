@@ -1,4 +1,4 @@
-"""What a sweep prints: its plan, its progress, and what became of it."""
+"""What a sweep prints: its plan, its progress, and its results."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def minutes(status: Status) -> float:
 def describe_plan(
     sweep: Sweep, configs: Sequence[Config], backend: Backend, answers: Sequence[Mapping[str, Any]]
 ) -> str:
-    """What a dry run prints; ``found`` is what ``NurseryClient.check`` says of each config."""
+    """What a dry run prints; ``answers`` are those of ``NurseryClient.check``, one for each config."""
     rows = []
     groups = {key: str(number) for number, key in enumerate(dict.fromkeys(f["shared"] for f in answers), start=1)}
     for (run, status), config, one in zip(sweep.status(), configs, answers, strict=True):
@@ -105,7 +105,7 @@ class Progress:
             self.live.stop()
 
     def update(self, now: bool = False) -> None:
-        """Look at the status files, if it is time to."""
+        """Read the status files and redraw, if enough time has passed."""
         begun = time.monotonic()
         if not now and begun - self.drawn < max(REDRAW, LOOKING * self.took):
             return

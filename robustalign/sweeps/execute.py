@@ -97,7 +97,7 @@ def _carry_on(
 
 
 def _shared(runs: Sequence[Run], answers: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """For each run (by folder) the key of the stages that it shares."""
+    """For each run, by the name of its folder, the key of the stages that it shares."""
     return {run.folder.name: reply["shared"] for run, reply in zip(runs, answers, strict=True)}
 
 
@@ -111,7 +111,7 @@ def _sharing(todo: Sequence[Run], shared: Mapping[str, str]) -> list[Run]:
 
 
 def _compare_inputs(runs: Sequence[Run], todo: Sequence[Run], answers: Sequence[Mapping[str, Any]]) -> None:
-    """Tell which runs were made from data, a model or code that are no longer the same; those not ended start anew."""
+    """Warn of runs whose data, model or code have changed since; unfinished ones start from the beginning."""
     outdated, restarted = Counter[str](), Counter[str]()
     for run, reply in zip(runs, answers, strict=True):
         if changed := ", ".join(run.folder.changed_inputs(reply["inputs"])):

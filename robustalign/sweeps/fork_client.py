@@ -1,4 +1,4 @@
-"""The launching process's side of a nursery: start children, learn when they end."""
+"""The client of a nursery, in the launching process: it starts children and waits for their end."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Child:
     done: threading.Event = field(default_factory=threading.Event)
 
     def kill(self, number: signal.Signals) -> None:
-        """Send it a signal, if it is still there."""
+        """Send it a signal, if it still runs."""
         if self.pid is not None and not self.done.is_set():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
@@ -56,7 +56,7 @@ class NurseryClient:
 
     @property
     def alive(self) -> bool:
-        """Whether it still takes requests."""
+        """Whether the nursery still accepts requests."""
         return self._process.poll() is None and self._listener.is_alive()
 
     def start(self, do: str, **request: Any) -> Child:
@@ -99,7 +99,7 @@ class NurseryClient:
         return child.replies
 
     def close(self) -> None:
-        """Let it go, in the middle of its imports too; children that still run stop at their next step."""
+        """End the nursery, even while it imports; children that still run stop at their next step."""
         if not self._children:
             self._process.kill()
         with contextlib.suppress(BrokenPipeError):

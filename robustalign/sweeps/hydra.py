@@ -89,11 +89,11 @@ class SweepLauncher(Launcher):
         self.options = {key: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for key, v in options.items()}
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Remember what composing a job's config takes."""
+        """Keep what is needed to compose a job's config."""
         self.loader, self.callbacks = hydra_context.config_loader, hydra_context.callbacks
         self.config = config
         self.single = getattr(task_function, "single", False)
-        self.nursery: NurseryClient | None = getattr(task_function, "nursery", None)  # imports since long ago
+        self.nursery: NurseryClient | None = getattr(task_function, "nursery", None)  # started with the command
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
         """Run every job; exits with the sweep's exit code."""

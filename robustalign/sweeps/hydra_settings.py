@@ -1,4 +1,4 @@
-"""Hydra's own settings (``hydra.*``): variables of runs and callbacks are honoured, what means nothing is refused."""
+"""Hydra's own settings (``hydra.*``): variables of runs and callbacks work, and settings without effect are refused."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ MEANINGLESS: dict[str, tuple[tuple[Any, ...], str]] = {  # values that change no
 
 
 def check_settings(config: DictConfig) -> None:
-    """Refuse settings that Hydra's own launchers obey and ours do not.
+    """Refuse settings that have an effect under Hydra's own launchers and none under ours.
 
     Raises:
-        ConfigError: the key as the user wrote it, and what says the same.
+        ConfigError: the key as the user wrote it, and the key to use instead.
     """
     settings = OmegaConf.to_container(config.hydra, resolve=False)
     for key, (defaults, instead) in MEANINGLESS.items():
@@ -63,7 +63,7 @@ class JobEvents:
         self.started: set[str] = set()
 
     def __call__(self, run: Run, status: Status) -> None:
-        """What became of a run: starting again is not told twice."""
+        """Call the callbacks for a run that has started or ended; a restart is not reported again."""
         if not self.callbacks.callbacks or not (status.state is State.RUNNING or status.state.ended):
             return
         name, config = run.folder.name, self._config(run)
@@ -78,7 +78,7 @@ class JobEvents:
             self.callbacks.on_job_end(config=config, job_return=job)
 
     def end(self, single: bool, name: str | None) -> None:
-        """The command is done: Hydra says so only where its launcher comes back."""
+        """Call the callbacks for the end of the command, as Hydra does so only when its launcher returns."""
         if single:
             self.callbacks.on_run_end(config=self.hydra, config_name=name)
         self.callbacks.on_multirun_end(config=self.hydra, config_name=name)
@@ -92,4 +92,4 @@ class JobEvents:
 
 
 def _of_its_own(config: DictConfig) -> None:
-    """What a callback is given as the task: runs are processes of their own (``robustalign.run.worker``)."""
+    """The task function that callbacks get; it never runs, as runs are processes (``robustalign.run.worker``)."""

@@ -1,4 +1,4 @@
-"""Keeps the tracking store up with a sweep while it runs, from a thread of the launching process."""
+"""Imports the journals of a sweep into its tracking store while it runs, in a thread of the launching process."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ class SweepImporter:
                 self.parent = self.importer.sweep(sweep.id, f"sweep of {len(sweep.runs)}", tags)
         self.ids: dict[str, str] = {}  # of the runs in the store, by folder name
         self._frozen: dict[str, dict[str, Any]] = {}
-        self._done: dict[str, float | None] = {}  # when runs ended whose all is in the store, by folder name
+        self._done: dict[str, float | None] = {}  # end times of the runs that were imported whole, by folder name
 
     def update(self) -> None:
-        """Bring in what is new."""
+        """Import what the journals have gained since the last call."""
         with self.lock:
             self._update()
 
@@ -68,11 +68,11 @@ class SweepImporter:
                 continue
             read = partial(journal.read_from, run.folder.journal)
             self.ids[name] = self.importer.bring(self._view(run, status), read, self.parent)
-            if status.state.ended:  # nothing comes after that, unless somebody starts it again
+            if status.state.ended:  # its journal grows only if somebody starts it again
                 self._done[name] = status.updated
 
     def close(self) -> None:
-        """Bring in the rest, and say how the sweep ended."""
+        """Import the rest, and set the final state of the sweep's parent run."""
         self.update()
         if self.parent is not None:
             states = {status.state for _, status in self.sweep.status()}
@@ -149,7 +149,7 @@ class SweepImporter:
 
 
 class ImportThread:
-    """Imports in a thread: a slow or unreachable store never holds up a run."""
+    """Imports in a thread, so that a slow or unreachable store delays no run."""
 
     def __init__(self, sweep: Sweep) -> None:
         self.sweep = sweep

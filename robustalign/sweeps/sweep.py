@@ -1,4 +1,4 @@
-"""A sweep: the set of its runs, which of them are still to do, and what became of each."""
+"""A sweep: its runs, their states, and which of them a launch has to start."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Sweep:
     git: dict[str, str] = field(default_factory=dict)
     launcher: dict[str, Any] = field(default_factory=dict)  # kind and options
     environment: dict[str, str] = field(default_factory=dict)  # variables that every run sees
-    watch: Callable[[Run, Status], None] | None = None  # told of changes, by this process alone
+    watch: Callable[[Run, Status], None] | None = None  # called with every change of a state; not stored
 
     @property
     def id(self) -> str:
@@ -61,11 +61,11 @@ class Sweep:
         return self.tracking.uri or sqlite_uri(self.output / "mlflow.db")
 
     def status(self) -> list[tuple[Run, Status]]:
-        """Every run with what is known of it."""
+        """Every run with its status."""
         return [(run, run.folder.status()) for run in self.runs]
 
     def todo(self, retry: str) -> list[Run]:
-        """The runs that a launch has to start, ended ones made ready again where ``retry`` says so."""
+        """The runs that a launch has to start; ended ones that ``retry`` names are reopened."""
         again = {"none": (), "failed": (State.FAILED,), "all": (State.FAILED, State.FINISHED)}[retry]
         chosen = []
         for run, status in self.status():
@@ -84,7 +84,7 @@ class Sweep:
         return status.state is State.KILLED and status.kills <= self.max_restarts
 
     def save(self) -> None:
-        """Write the sweep's memory."""
+        """Write ``sweep.json``."""
         self.folder.mkdir(parents=True, exist_ok=True)
         memory = {
             "runs": {run.folder.name: run.name for run in self.runs},
@@ -123,7 +123,7 @@ class Sweep:
 def plan(configs: Sequence[Config], base: Config, **memory: Any) -> tuple[Sweep, list[Config]]:
     """The sweep of some configs, and the config of each of its runs. Nothing is written.
 
-    Configs that mean the same run count once.
+    Configs of the same run count once.
     """
     names = varies(configs)
     output = Path(configs[0].paths.output)
@@ -192,7 +192,7 @@ def find(output: Path, sweep: str | None = None) -> Sweep:
 
 
 def start_over(folder: RunFolder) -> None:
-    """Put a run aside and freeze its config into a new folder."""
+    """Rename a run's folder and freeze its config into a new one."""
     config = folder.config()
     aside = folder.path.parent / ".superseded"
     aside.mkdir(exist_ok=True)

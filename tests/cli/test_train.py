@@ -12,7 +12,7 @@ from robustalign.cli.errors import one_line_errors
 from robustalign.cli.train import main, train
 from robustalign.config import config_dir, register
 from robustalign.sweeps.hydra import replaced
-from robustalign.sweeps.mlflow_sync import Following
+from robustalign.sweeps.mlflow_sync import ImportThread
 from robustalign.tracking.read import runs_table
 from tests.sweeps.shell import ROOT
 from tests.tracking.conftest import migrated
@@ -175,7 +175,7 @@ def test_spooled_runs_are_imported_later_and_an_unreachable_store_costs_none(she
     assert not (shell.output / "mlflow.db").exists()
     lost = shell.sweep()
     lost.tracking.uri = "http://127.0.0.1:9"
-    assert Following(lost).finish() is None
+    assert ImportThread(lost).finish() is None
     assert "robustalign sync" in capsys.readouterr().err
     shutil.copy(migrated, shell.output / "mlflow.db")
     for _ in range(2):

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Outcome(Enum):
-    """How a backend came back."""
+    """Why a backend returned."""
 
     DONE = "nothing is left to do"
     STOPPED = "the user stopped it"
@@ -23,7 +23,7 @@ class Outcome(Enum):
 class Backend(Protocol):
     """Starts the runs of a sweep somewhere. Its constructor takes the keys of ``hydra.launcher`` by name."""
 
-    wait: bool  # stay until every run ended; else come back once they are launched
+    wait: bool  # return when every run has ended; else when all are launched
 
     def check(self, configs: Sequence[Config]) -> None:
         """Refuse configs that it cannot run.
@@ -36,13 +36,15 @@ class Backend(Protocol):
         """What a dry run shows of how runs would be started."""
 
     def memory(self) -> dict[str, Any]:
-        """What makes the same backend again: the module as ``kind``, the constructor's arguments as ``options``."""
+        """What :func:`restore` needs to make the same backend: the module as ``kind``, the constructor's arguments as
+        ``options``.
+        """
 
     def look(self, sweep: Sweep) -> None:
         """Mark runs whose process (and job, if they have one) is gone."""
 
     def run(self, sweep: Sweep, todo: Sequence[Run], warm: Sequence[Run], client: NurseryClient) -> Outcome:
-        """Bring the runs to their end.
+        """Run everything that is to do, and wait for it if ``wait`` is set.
 
         Args:
             sweep: all runs.
@@ -52,5 +54,4 @@ class Backend(Protocol):
         """
 
     def cancel(self, sweep: Sweep, runs: Sequence[Run]) -> None:
-        """Take back what has not started of runs that were asked to stop for good; those at work see that by
-        themselves."""
+        """Remove cancelled runs from the queue. A run that is running sees the cancel request by itself."""

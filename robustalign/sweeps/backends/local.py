@@ -31,7 +31,7 @@ TICK = 0.05  # seconds between two looks at the children
 
 @dataclass
 class LocalPool:
-    """Runs as many runs at once as the cores (or GPUs) carry; kills and failures concern one run only."""
+    """Runs as many runs at once as there are cores (or GPUs) for; a run that is killed or fails stops no other."""
 
     workers: int = bounds.number(0, "[0, inf)")
     wait: bool = True
@@ -63,12 +63,12 @@ class LocalPool:
         return {"kind": "local", "options": {"workers": self.workers, "wait": self.wait}}
 
     def look(self, sweep: Sweep) -> None:
-        """There is no scheduler: what has no living process does not go on by itself."""
+        """Mark runs without a living process as killed: there is no scheduler that would restart them."""
         for run in sweep.runs:
             bury_if_dead(run.folder)
 
     def cancel(self, sweep: Sweep, runs: Sequence[Run]) -> None:
-        """Runs that wait for a worker look whether somebody wants them stopped before they start."""
+        """Do nothing: a run that waits for a worker checks for a cancel request before it starts."""
 
     def run(self, sweep: Sweep, todo: Sequence[Run], warm: Sequence[Run], client: NurseryClient) -> Outcome:
         """Run everything, unless the user stops it; in a process of its own that ``wait=false`` leaves behind."""
@@ -77,7 +77,7 @@ class LocalPool:
             return Outcome.LEFT
         lock, reminder = Lock(sweep.folder / "launcher.lock"), _Reminder()
         with _Stops() as stops, Progress(sweep) as progress:
-            while not lock.acquire(timeout=0.5, waiting=reminder):  # another launch is at it
+            while not lock.acquire(timeout=0.5, waiting=reminder):  # another launch runs it
                 progress.update()
                 if stops.count:
                     return Outcome.STOPPED
@@ -112,7 +112,7 @@ class LocalPool:
 
 
 def _run_in_background(sweep: Sweep) -> None:
-    """What ``robustalign sweep wait`` does, away from this terminal."""
+    """Start ``robustalign sweep wait`` in a process that outlives this terminal."""
     log = sweep.folder / "launch.log"
     words = [sys.executable, "-m", "robustalign.cli.sweep", "wait", sweep.id, "--output", str(sweep.output)]
     with open(log, "ab") as file:
@@ -121,7 +121,7 @@ def _run_in_background(sweep: Sweep) -> None:
 
 
 class _Pool:
-    """The state of a pool: what waits, what runs in which slot, what another launch runs."""
+    """The state of a pool: the runs that wait, those that run in a slot, and those that another launch runs."""
 
     def __init__(self, sweep: Sweep, todo: Sequence[Run], options: LocalPool, client: NurseryClient) -> None:
         configs = [run.folder.config() for run in todo]
@@ -141,7 +141,7 @@ class _Pool:
         return bool(self.queue or self.active or self.elsewhere)
 
     def step(self, stops: _Stops) -> None:
-        """Settle what ended, start what fits, pass on a stop."""
+        """Record the runs that ended, start as many as fit, and pass a stop on to the children."""
         for slot, (run, child, client) in list(self.active.items()):
             if child.done.is_set():
                 del self.active[slot]
@@ -168,7 +168,7 @@ class _Pool:
             self.active[slot] = run, client.run(run.folder.path, run.folder.log, env), client
 
     def _client(self, slot: int) -> tuple[NurseryClient, Mapping[str, str]]:
-        if self.gpus:  # CUDA does not survive a fork: a process of its own for every run
+        if self.gpus:  # CUDA does not survive a fork, so every run gets a nursery of its own
             env = {**self.env, "CUDA_VISIBLE_DEVICES": self.gpus[slot % len(self.gpus)]}
             return NurseryClient(self.program, env), env
         if not self.client.alive:
@@ -184,12 +184,12 @@ class _Pool:
         elif stopping and not status.state.ended:
             set_aside(run.folder)
         elif not status.state.ended:
-            if status.state is not State.KILLED:  # by a worker that lost a rank
+            if status.state is not State.KILLED:  # else a worker that lost a rank has set it
                 bury(run.folder, cause(child.code))
             self._restart(run)
 
     def _back(self, run: Run) -> bool:
-        """Whether a run that another launch had is ours to care for again."""
+        """Whether the other launch has left a run; it is then queued here if it can go on."""
         if run.folder.runner() is not None:
             return False
         bury_if_dead(run.folder)
@@ -206,7 +206,7 @@ class _Pool:
 
 
 class _Stops:
-    """Counts Ctrl-C and its like: the first asks the runs to save and stop, the next kills them."""
+    """Counts Ctrl-C and similar signals: the first asks the runs to save and stop, the next kills them."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -222,7 +222,7 @@ class _Stops:
             signal.signal(number, handler)
 
     def pass_on(self, children: Sequence[Child]) -> None:
-        """Tell the children, once a stop."""
+        """Pass each stop on to each child once."""
         for child in children:
             if child.pid is not None and self.passed.get(child.pid, 0) < self.count:
                 self.passed[child.pid] = self.count
@@ -288,7 +288,7 @@ def threads(configs: Sequence[Config]) -> int:
 
 
 def environment(configs: Sequence[Config]) -> dict[str, str]:
-    """Environment variables of a run's process: libraries beside torch take as many threads as it does."""
+    """Environment variables of a run's process: other libraries use as many threads as torch."""
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     return dict.fromkeys(names, str(threads(configs))) if configs else {}
 

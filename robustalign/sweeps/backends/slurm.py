@@ -76,13 +76,13 @@ class SlurmArray:
         return "\n".join([f"slurm: an array of {jobs} jobs, {self.max_parallel} at once", *head, *self.setup])
 
     def look(self, sweep: Sweep) -> None:
-        """Write down what became of runs whose jobs are gone."""
+        """Update the status of runs whose jobs have ended."""
         states = self._states(sweep.runs)
         for run in sweep.runs:
             settle(sweep, run, states)
 
     def cancel(self, sweep: Sweep, runs: Sequence[Run]) -> None:
-        """Take jobs out of the queue that wait and have no other runs than these."""
+        """Cancel the pending jobs that have only these runs."""
         states = slurm_commands.states(_jobs(runs)) or {}
         other_jobs = _jobs([run for run in sweep.runs if run not in runs])
         slurm_commands.cancel(
@@ -93,7 +93,7 @@ class SlurmArray:
         """Submit what is not queued yet, and wait for all unless ``wait`` is off."""
         with Lock(sweep.folder / "submit.lock"):
             states = self._states(todo)
-            going = [run for run in todo if not run.folder.status().state.ended]  # a cancelled one may have just ended
+            going = [run for run in todo if not run.folder.status().state.ended]  # a cancelled job may have ended since
             new = [run for run in going if not is_active(run, states)]
             if new:
                 self._submit(sweep, new, warm)
@@ -108,7 +108,7 @@ class SlurmArray:
         return Outcome.DONE
 
     def _wait(self, sweep: Sweep, runs: Sequence[Run]) -> None:
-        """Until every run ended; those that can go on and have no job any more get a new one."""
+        """Wait until every run has ended; a run without a job that can go on gets a new job."""
         with Progress(sweep) as progress:
             while True:
                 with Lock(sweep.folder / "submit.lock"):
@@ -130,7 +130,9 @@ class SlurmArray:
         return states
 
     def _submit(self, sweep: Sweep, runs: Sequence[Run], warm: Sequence[Run]) -> None:
-        """One array for all runs, after one job that builds what they share; none of them where one is refused."""
+        """Submit one array for all runs, behind one job that builds what they share. If SLURM refuses one, none stays
+        queued.
+        """
         from robustalign.sweeps.backends.slurm_job import run_chunk, warm_chunk
 
         folder = sweep.folder / "slurm"
@@ -178,7 +180,7 @@ class SlurmArray:
         try:
             executor = submitit.SlurmExecutor(folder=folder, python=sys.executable)
             executor.update_parameters(**{**self._parameters(), **more})
-            # sbatch's words are in the error too
+            # the error repeats sbatch's message
             with slurm_commands.outside_of_jobs(), contextlib.redirect_stderr(io.StringIO()):
                 jobs = executor.map_array(function, *arguments)
         except (FailedJobError, RuntimeError, OSError) as error:
@@ -209,7 +211,7 @@ class SlurmArray:
             "array_parallelism": self.max_parallel,
             "signal_delay_s": self.signal_seconds,
             "stderr_to_stdout": True,
-            # a node's end is the job's; SBATCH_EXPORT is about the job, whose steps need what its setup made
+            # the job ends when a node fails; steps get the variables that setup made, whatever SBATCH_EXPORT says
             "srun_args": ["--kill-on-bad-exit=1", "--export=ALL"],
         }
 

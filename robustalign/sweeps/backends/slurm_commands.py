@@ -1,4 +1,4 @@
-"""What SLURM knows of jobs, asked of its own commands."""
+"""SLURM's commands: the states of jobs, requeueing and cancelling."""
 
 from __future__ import annotations
 
@@ -68,10 +68,11 @@ def array_limit() -> int | None:
 
 @contextlib.contextmanager
 def outside_of_jobs() -> Iterator[None]:
-    """For the length of a block the environment without what the job around us was given (memory, cores, tasks), and
-    without passwords of a tracking store, which no job opens.
+    """While the block runs, the environment lacks the variables of the job around this process (memory, cores, tasks)
+    and the passwords of a tracking store.
 
-    sbatch hands its environment on, and srun in the new job reads it as wishes that contradict the job's own.
+    sbatch passes its environment on, and srun in the new job would read the old job's sizes as requests. No job opens a
+    tracking store.
     """
     of_slurm = {name for name in os.environ if name.startswith("SLURM_")} - OUR_OWN
     hidden = {name: os.environ[name] for name in of_slurm | set(SECRETS) if name in os.environ}

@@ -21,7 +21,8 @@ def settle(sweep: Sweep, run: Run, states: Mapping[str, str]) -> bool:
     """Write down what became of a run whose job is gone. Whether it could go on in another job."""
     if is_active(run, states) or run.folder.runner() is not None:
         return False
-    job, status = run.folder.job(), run.folder.status()  # the status after the look at the job, which may have ended it
+    # The status is read after the state of the job, which may have ended the run meanwhile.
+    job, status = run.folder.job(), run.folder.status()
     if status.state.ended:
         return False
     if job is None:
@@ -29,7 +30,7 @@ def settle(sweep: Sweep, run: Run, states: Mapping[str, str]) -> bool:
         return not run.folder.status().state.ended
     state, folder = states.get(job.job, slurm_commands.GONE), sweep.folder / "slurm"
     if status.attempts == job.attempts and at_work(folder, job.job) not in (None, run.folder.name):
-        return True  # it waited behind another run of the job
+        return True  # the job had not come to it yet
     if status.attempts == job.attempts:
         _count_dead_job(sweep, run, job, status, state)
     elif status.state is not State.KILLED and (status.state is not State.PREEMPTED or state == "CANCELLED"):
@@ -38,12 +39,12 @@ def settle(sweep: Sweep, run: Run, states: Mapping[str, str]) -> bool:
 
 
 def set_at_work(folder: Path, job: str, run: str) -> None:
-    """Remember, in the folder of the sweep's job logs, which run a job has come to."""
+    """Write into the folder of the sweep's job logs which run a job is working on."""
     replace_text(folder / f"{job}_run", run)
 
 
 def at_work(folder: Path, job: str) -> str | None:
-    """The last run that a job came to; None if it ended before any."""
+    """The last run that a job worked on; None if the job ended before its first."""
     try:
         return (folder / f"{job}_run").read_text()
     except FileNotFoundError:
@@ -51,7 +52,7 @@ def at_work(folder: Path, job: str) -> str | None:
 
 
 def given_up(sweep: Sweep, run: Run) -> bool:
-    """Whether a run was killed as often as the sweep allows."""
+    """Whether a run was killed more often than the sweep restarts it."""
     status = run.folder.status()
     return status.state is State.KILLED and not sweep.restartable(status)
 
@@ -70,7 +71,7 @@ def _count_dead_job(sweep: Sweep, run: Run, job: Job, status: Status, state: str
 
 
 def last_line(folder: Path, job: str) -> str:
-    """The last line of a job's log that says anything."""
+    """The last line of a job's log that is not blank."""
     logs = sorted(folder.glob(f"{job}_*log.out"), key=lambda file: file.stat().st_mtime)
     lines = [line.strip() for file in logs for line in file.read_text(errors="replace").splitlines()]
     return next((line for line in reversed(lines) if line), f"nothing (no log {folder}/{job}_*)")

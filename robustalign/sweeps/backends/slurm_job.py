@@ -24,24 +24,26 @@ class RunsFailed(Exception):
 
 
 class Stop:
-    """Whether SLURM wants the job to stop. It signals every process of a job: the workers act, this one remembers."""
+    """Whether SLURM has asked the job to stop. SLURM signals every process of a job: workers stop, this process only
+    remembers that a signal came.
+    """
 
     def __init__(self) -> None:
         self.asked = False
         for number in worker.SIGNALS:
             signal.signal(number, self._note)
-        signal.signal(signal.SIGCONT, signal.SIG_IGN)  # comes along with SIGTERM
+        signal.signal(signal.SIGCONT, signal.SIG_IGN)  # SLURM sends it together with SIGTERM
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
 
 
 def run_chunk(folders: Sequence[str], max_restarts: int, gpus: int = 0) -> None:
-    """Run folders; submitit's entry point on each node, of which the first leads.
+    """Run some folders, one after the other: submitit's entry point on each node, of which the first leads.
 
-    A run that is killed starts again from its checkpoint, one that raises concerns no other. When
-    SLURM asks the job to stop, the run at work saves a checkpoint and the job requeues itself.
-    With GPUs a run has a process for each of them, on every node.
+    A run that is killed starts again from its checkpoint; a run that raises does not stop the next one. When
+    SLURM asks the job to stop, the current run saves a checkpoint and the job requeues itself.
+    With GPUs a run has one process for each GPU of every node.
     """
     stop, runs = Stop(), [RunFolder(folder) for folder in folders]
     nodes, node = int(os.environ.get("SLURM_JOB_NUM_NODES", 1)), int(os.environ.get("SLURM_NODEID", 0))
@@ -86,7 +88,7 @@ def _unfinished(folder: RunFolder, max_restarts: int) -> bool:
 
 
 def _board() -> Path:
-    """Where the nodes of this job meet; another file each time that the job starts."""
+    """The file through which the nodes of this job find each other; a new one at each start of the job."""
     ids = worker.slurm()
     return _logs() / f"{ids['job']}_{ids['restarts']}_board.json"
 
@@ -99,7 +101,10 @@ def _logs() -> Path:
 
 
 def _worker(folder: RunFolder, more: Sequence[str]) -> int:
-    """Run a worker to its end. It is born deaf to signals and hears them, late ones too, once it can act on them."""
+    """Run a worker to its end; its exit code.
+
+    It starts with signals blocked, and unblocks them once it can act on them: none that arrives earlier is lost.
+    """
     with open(folder.log, "ab") as log:
         words = [sys.executable, "-u", "-m", "robustalign.run.worker", str(folder.path), *more]
         before = signal.pthread_sigmask(signal.SIG_BLOCK, worker.SIGNALS)
@@ -111,11 +116,11 @@ def _worker(folder: RunFolder, more: Sequence[str]) -> int:
 
 
 def _leave(runs: Sequence[RunFolder], board: Path | None) -> None:
-    """End this job: what is not finished goes on in the same job, requeued, unless the user cancelled it.
+    """End this job. It is requeued and continues its unfinished runs, unless the user cancelled it.
 
-    SLURM marks a job before it signals it, so its word tells why the signal came: a job that still
-    runs was warned (of its time limit, or by a preemption with a time of grace) and has to requeue
-    itself; any other is ending already, and comes back by itself if somebody requeued it.
+    SLURM sets a job's state before it sends a signal, so the state tells the reason. A job in state RUNNING was
+    warned (of its time limit, or by a preemption with a grace time) and has to requeue itself. Any other job is
+    ending already, and starts again only if somebody requeued it.
     """
     rank_processes.dismiss(board)
     job, deadline = worker.slurm().get("job", ""), time.monotonic() + PATIENCE
@@ -135,6 +140,6 @@ def _leave(runs: Sequence[RunFolder], board: Path | None) -> None:
 
 
 def _cancelled(job_facts: Mapping[str, str]) -> bool:
-    """Whether a job that ends was cancelled: nobody requeued or preempts it, and its time is not over."""
+    """Whether a job that is ending was cancelled: it was not requeued, is not preempted, and has time left."""
     again = job_facts.get("Restarts") != os.environ.get("SLURM_RESTART_COUNT", "0")
     return not again and job_facts.get("Reason") == "None" and job_facts.get("PreemptTime", "None") == "None"
