@@ -48,15 +48,15 @@ def of_file(file: Path, memory: Path | None = None) -> str:
 def _remembered(at: tuple[str, int, int, int, int], file: Path, memory: Path) -> str:
     note = memory / f"{hashlib.sha256(at[0].encode()).hexdigest()[:LONG]}.json"
     try:
-        known = json.loads(note.read_text())
-        if known["file"] == list(at):
-            return str(known["sha256"])
+        stored = json.loads(note.read_text())
+        if stored["file"] == list(at):
+            return str(stored["sha256"])
     except (FileNotFoundError, ValueError, KeyError):
         pass
-    found = _read(file)
+    content = _read(file)
     memory.mkdir(parents=True, exist_ok=True)
-    replace_text(note, json.dumps({"file": at, "sha256": found}) + "\n")
-    return found
+    replace_text(note, json.dumps({"file": at, "sha256": content}) + "\n")
+    return content
 
 
 def _read(file: Path) -> str:
@@ -72,14 +72,14 @@ def of_value(value: Any) -> str:
 
 def of_options(options: Mapping[str, Any], memory: Path | None = None) -> dict[str, str]:
     """The content of every file or folder that an option names."""
-    found = {}
+    contents = {}
     for key, value in options.items():
         place = Path(value).expanduser() if isinstance(value, str) else None
         if place is not None and place.is_file():
-            found[key] = of_file(place, memory)[:LONG]
+            contents[key] = of_file(place, memory)[:LONG]
         elif place is not None and place.is_dir():
-            found[key] = of_files((file for file in place.rglob("*") if file.is_file()), memory)
-    return found
+            contents[key] = of_files((file for file in place.rglob("*") if file.is_file()), memory)
+    return contents
 
 
 def of_code(module: ModuleType, home: Path | None = None) -> dict[str, Any]:
@@ -91,9 +91,9 @@ def of_code(module: ModuleType, home: Path | None = None) -> dict[str, Any]:
         home: the folder whose modules count as its own; default the top of its package, or the folder it lies in.
     """
     file = Path(str(module.__file__))
-    known, read = _codes.get(file, ({}, {}))
+    imports, read = _codes.get(file, ({}, {}))
     if read and all(path.is_file() and of_file(path) == before for path, before in read.items()):
-        return known
+        return imports
     home = home or _home(module.__name__, file)
     sources: dict[str, str] = {}
     others: set[str] = {module.__name__.partition(".")[0]}
@@ -106,9 +106,9 @@ def of_code(module: ModuleType, home: Path | None = None) -> dict[str, Any]:
         sources[name] = of_file(path)[:LONG]
         paths.append(path)
         for imported in _imports(name, path):
-            found = _located(imported)
-            if found is not None and _below(found, home):
-                waiting.append((imported, found))
+            file_of_import = _located(imported)
+            if file_of_import is not None and _below(file_of_import, home):
+                waiting.append((imported, file_of_import))
             else:
                 others.add(imported.partition(".")[0])
     found_all = {"source": sources, "versions": _versions(others)}
@@ -151,8 +151,8 @@ def _located(name: str) -> Path | None:
 
 
 def _versions(tops: Iterable[str]) -> dict[str, str]:
-    known = _distributions()
-    names = {name for top in tops for name in known.get(top, ())} - _needed_anyway()
+    distributions = _distributions()
+    names = {name for top in tops for name in distributions.get(top, ())} - _needed_anyway()
     return {name: version(name) for name in sorted(names)}
 
 

@@ -16,7 +16,7 @@ MOST_VALUES = 50  # of a column that groups are compared with
 
 @dataclass(frozen=True)
 class Agreement:
-    """Of the groups with a column that played no part in finding them."""
+    """Agreement of the groups with a column that was not used to find them."""
 
     column: str
     rand: float
@@ -31,7 +31,7 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a run and its report say of the groups."""
+    """The evidence for groups, as a run and its report show it."""
 
     names: tuple[str, ...]
     shares: tuple[float, ...]
@@ -53,7 +53,7 @@ class Evidence:
 
     @property
     def believable(self) -> bool:
-        """Whether the gain's interval is above 0 and nothing speaks against the groups."""
+        """Whether the gain's interval is above 0 and there is no reason for doubt."""
         return self.low > 0 and not self.doubts
 
     @property
@@ -64,16 +64,18 @@ class Evidence:
         if np.isnan(self.gain):
             return "These groups have no likelihood by which they could be believed or doubted."
         interval = f"[{self.low:+.4f}, {self.high:+.4f}]"
-        told = f"held-out log-likelihood {self.gain:+.4f} nats a pair {interval} over one group"
+        text = f"held-out log-likelihood {self.gain:+.4f} nats a pair {interval} over one group"
         if self.low <= 0:
-            return f"There is no reason to believe in these groups: {told}."
+            return f"There is no reason to believe in these groups: {text}."
         if self.doubts:
-            return f"There is structure but reason to doubt that it is people: {told}; {'; '.join(self.doubts)}."
-        return f"There is reason to believe in these groups: {told}."
+            return f"There is structure but reason to doubt that it is people: {text}; {'; '.join(self.doubts)}."
+        return f"There is reason to believe in these groups: {text}."
 
 
 def weigh_evidence(found: Found, prompt: np.ndarray, columns: Mapping[str, np.ndarray]) -> Evidence:
-    """The evidence for groups of pairs with these prompts ``[N]`` and columns; columns are compared, never used."""
+    """The evidence for groups of pairs with these prompts ``[N]`` and columns; the
+    columns are compared with the groups.
+    """
     gain, low, high = _interval(found.gain, prompt if found.unit is None else found.unit)
     return Evidence(
         names=found.names,

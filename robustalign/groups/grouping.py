@@ -80,7 +80,7 @@ class Grouping(ABC):
         """
 
     def first_run(self) -> dict[str, Any]:
-        """For one that needs losses: the ``method`` and the ``steps`` of the early policy."""
+        """The ``method`` and the ``steps`` of the early policy, for a grouping that needs its losses."""
         raise NotImplementedError
 
 

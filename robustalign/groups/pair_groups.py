@@ -31,14 +31,14 @@ class PairGroups:
     def metrics(self) -> dict[str, float]:
         """The evidence as numbers by name."""
         evidence = self.evidence
-        found = {f"groups/share/{_plain(n)}": s for n, s in zip(evidence.names, evidence.shares, strict=True)}
-        found |= {"groups/gain": evidence.gain, "groups/gain_low": evidence.low, "groups/gain_high": evidence.high}
-        found |= {"groups/believable": float(evidence.believable), "groups/used": float(not self.dismissed)}
-        found |= {f"groups/{name}": value for name, value in evidence.facts.items()}
+        metrics = {f"groups/share/{_plain(n)}": s for n, s in zip(evidence.names, evidence.shares, strict=True)}
+        metrics |= {"groups/gain": evidence.gain, "groups/gain_low": evidence.low, "groups/gain_high": evidence.high}
+        metrics |= {"groups/believable": float(evidence.believable), "groups/used": float(not self.dismissed)}
+        metrics |= {f"groups/{name}": value for name, value in evidence.facts.items()}
         for a in evidence.agreement:
             values = {"rand": a.rand, "auc": a.auc, "precision": a.precision, "recall": a.recall}
-            found |= {f"groups/agreement/{_plain(a.column)}/{name}": value for name, value in values.items()}
-        return {name: float(value) for name, value in found.items() if np.isfinite(value)}
+            metrics |= {f"groups/agreement/{_plain(a.column)}/{name}": value for name, value in values.items()}
+        return {name: float(value) for name, value in metrics.items() if np.isfinite(value)}
 
     def page(self, sample: pd.DataFrame) -> str:
         """Markdown: the sentence, the shares, what agrees with the groups, and pairs to read.

@@ -13,7 +13,8 @@ def persons_differ(flag: np.ndarray, person: np.ndarray, prompt: np.ndarray) -> 
     """Whether the share of flagged pairs belongs to persons: it correlates over two halves of the prompts.
 
     True where the correlation over persons is at least two standard errors (Fisher's z) above 0. A flag that strikes
-    pairs at random does not; with fewer than 8 persons of 5 answers in each half nobody can tell, and it is True.
+    pairs at random does not; with fewer than 8 persons of 5 answers in each half nothing
+    can be tested, and the result is True.
 
     Args:
         flag: ``[N]`` bool; person: ``[N]`` ids; prompt: ``[N]``.

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-STRENGTHS = (30.0, 100.0, 300.0, 1000.0)  # of the ridge, among which two folds choose
+STRENGTHS = (30.0, 100.0, 300.0, 1000.0)  # candidates for the ridge; two folds choose one
 NEWTON_STEPS = 50
 
 
@@ -42,7 +42,7 @@ def fit_taste(
     v = np.ones(len(x)) if weight is None else weight
     w = np.zeros(x.shape[1]) if start is None else start.copy()
     for _ in range(NEWTON_STEPS):
-        p = sigmoid(-(x @ w))  # of being wrong
+        p = sigmoid(-(x @ w))  # the probability that the taste contradicts each choice
         gradient = ridge * w - x.T @ (v * p)
         if np.abs(gradient).max(initial=0.0) <= 1e-8 * (1.0 + np.abs(x.T @ v).max(initial=0.0)):
             break

@@ -140,7 +140,7 @@ class AmbiguitySet(ABC):
         return {}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take over what :meth:`state_dict` gave."""
+        """Load what :meth:`state_dict` returned."""
         if state:
             raise ValueError(f"state: the {self.name} set learns nothing but was given {', '.join(state)}")
 
@@ -251,11 +251,11 @@ def _robust_value(losses: Tensor, prior: Tensor, law: WorstLaw) -> RobustValue:
     weights = (law.probabilities * len(losses)).to(losses.device, dtype)
     # A pair without weight may have an infinite loss: 0 * inf must not reach the sum. Summed in fp64, where the
     # largest numbers of the losses' dtype have room.
-    kept, law_here = losses.double().masked_fill(weights == 0, 0.0), law.probabilities.to(losses.device)
-    if bool(torch.isinf(kept).any()):  # L beside -L, as L -> inf
-        net = (law_here * stand_in(kept.detach())).sum()
-        kept = torch.where(torch.isinf(kept), math.copysign(math.inf, net) if net != 0 else 0.0, kept)
-    value = ((law_here * len(losses) * kept).sum() / len(losses)).to(dtype)
+    terms, law_here = losses.double().masked_fill(weights == 0, 0.0), law.probabilities.to(losses.device)
+    if bool(torch.isinf(terms).any()):  # L beside -L, as L -> inf
+        net = (law_here * stand_in(terms.detach())).sum()
+        terms = torch.where(torch.isinf(terms), math.copysign(math.inf, net) if net != 0 else 0.0, terms)
+    value = ((law_here * len(losses) * terms).sum() / len(losses)).to(dtype)
     total, squares = float(law.probabilities.sum()), float(law.probabilities.square().sum())
     return RobustValue(
         value=value,

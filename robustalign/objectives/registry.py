@@ -18,7 +18,7 @@ def discover(package: str, base: type[T]) -> Mapping[str, type[T]]:
     Raises:
         ValueError: two of them share a name.
     """
-    found: dict[str, type[T]] = {}
+    classes: dict[str, type[T]] = {}
     for module in walk_packages(import_module(package).__path__, package + "."):
         for value in vars(import_module(module.name)).values():
             if not (isclass(value) and issubclass(value, base) and value.__module__ == module.name):
@@ -26,7 +26,9 @@ def discover(package: str, base: type[T]) -> Mapping[str, type[T]]:
             name = vars(value).get("name")
             if name is None:
                 continue
-            if name in found:
-                raise ValueError(f"name: {value.__qualname__} and {found[name].__qualname__} are both called {name!r}")
-            found[name] = value
-    return MappingProxyType(dict(sorted(found.items())))
+            if name in classes:
+                raise ValueError(
+                    f"name: {value.__qualname__} and {classes[name].__qualname__} are both called {name!r}"
+                )
+            classes[name] = value
+    return MappingProxyType(dict(sorted(classes.items())))

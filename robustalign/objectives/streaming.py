@@ -98,8 +98,8 @@ class LossMemory:
             self._shapes = torch.cat([self._shapes, (losses - level.mean) / level.spread])
             self._weights = torch.cat([self._weights, weights])
             self._ages = torch.cat([self._ages, torch.full_like(losses, len(losses))])
-        kept = self._ages <= FORGOTTEN * self.memory
-        self._shapes, self._weights, self._ages = self._shapes[kept], self._weights[kept], self._ages[kept]
+        recent = self._ages <= FORGOTTEN * self.memory
+        self._shapes, self._weights, self._ages = self._shapes[recent], self._weights[recent], self._ages[recent]
 
     def state_dict(self) -> dict[str, Tensor]:
         """``shapes``, ``weights`` and ``ages``, each ``[M]``, and ``level`` ``[3]``: weight, mean and square."""
@@ -112,7 +112,7 @@ class LossMemory:
         }
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take over what :meth:`state_dict` gave."""
+        """Load what :meth:`state_dict` returned."""
         own = {name: value.to("cpu", torch.float64).clone() for name, value in state.items()}
         self._shapes, self._weights, self._ages = own["shapes"], own["weights"], own["ages"]
         self._level = Level(*own["level"].tolist())

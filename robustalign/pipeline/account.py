@@ -1,4 +1,4 @@
-"""What became of the data's rows, told before a model computes anything, and one pair as it is trained on."""
+"""The account of the data's rows, printed before a model computes anything, and one pair as it is trained on."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from robustalign.pipeline.stages import Stages, splits
 
 
 def told_of_rows(config: Config, account: Account) -> list[str]:
-    """What a launch says: how many rows were read, and kept of each split; what was dropped, by reason."""
+    """The lines that a launch prints: rows read, rows kept of each split, and rows dropped, by reason."""
     parts = [f"{split} {account.splits[split]['kept']:,}" for split in splits(config)]
     lines = [f"{config.dataset.name}: {account.read:,} rows read; comparisons or prompts: {', '.join(parts)}"]
     for split in splits(config):
@@ -26,7 +26,7 @@ def told_of_rows(config: Config, account: Account) -> list[str]:
 
 
 def tell_splits(stages: Stages) -> dict[str, float]:
-    """Print what became of the rows of each split once they are candidates; the same as metrics."""
+    """Print how many rows of each split became candidates, and why others did not; returns the same as metrics."""
     metrics: dict[str, float] = {}
     for split in splits(stages.config):
         facts = json.loads((stages.candidates_folder(split) / ACCOUNT).read_text())

@@ -61,8 +61,8 @@ class HeldOut:
 
     def sample(self, prompts: int = 20) -> pd.DataFrame:
         """What was said last to the first prompts, for people to read."""
-        asked = self.asked.asked[:prompts]
-        rows = [(self.split, p, text) for p, texts in zip(asked, self.replies, strict=False) for text in texts]
+        prompt_texts = self.asked.asked[:prompts]
+        rows = [(self.split, p, text) for p, texts in zip(prompt_texts, self.replies, strict=False) for text in texts]
         return pd.DataFrame(rows, columns=["split", "prompt", "reply"])
 
     def logratios(self, policy: PreTrainedModel) -> np.ndarray:
@@ -77,8 +77,8 @@ class HeldOut:
     def certificates(self, logratios: np.ndarray) -> pd.DataFrame:
         """Worst-case losses around the nominal population's held-out pairs, with their controls."""
         confidence = self.config.evaluation.confidence
-        found = held_out_certificates(self.pairs.pairs, self.shift, logratios, self.beta, confidence=confidence)
-        return found.assign(split=self.split)
+        certificates = held_out_certificates(self.pairs.pairs, self.shift, logratios, self.beta, confidence=confidence)
+        return certificates.assign(split=self.split)
 
     def reference_cells(self) -> dict[str, dict[str, Cell]]:
         """The untrained policy: every margin is 0, so the loss is ln 2 and every pair a tie."""

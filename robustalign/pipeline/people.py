@@ -1,4 +1,4 @@
-"""What a run tells of people on one split: their agreement, a policy's calibration, the worst tenth of them."""
+"""The results about people on one split: their agreement, a policy's calibration, and the worst tenth of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from robustalign.evaluation.targets import resample_weights
 from robustalign.shifts import Pairs, Shift
 
 COLUMNS = ("control", "split", "step", "target", "metric", "value", "low", "high", "n")
-DRAWS = 200  # of intervals as value -+ z sd, whose width that many give to one part in twenty
+DRAWS = 200  # bootstrap draws of an interval value -+ z sd; its width is then known to about 5 %
 
 
 class SplitPeople:
@@ -52,24 +52,24 @@ class SplitPeople:
         return logratios[self.pairs.prompt, self.pairs.chosen] - logratios[self.pairs.prompt, self.pairs.rejected]
 
     def tables(self, logratios: np.ndarray, beta: float) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Agreement of people, and the policy's calibration and worst tenth of them; and its reliability."""
+        """A table of agreement, calibration and the worst tenth, and a table of the bins of the calibration."""
         calibration, bins = self.calibration("policy", logratios, beta)
-        found = [self.agreement(), calibration, self.worst_tenth("policy", logratios, beta)]
-        return pd.concat([table for table in found if len(table)], ignore_index=True), bins
+        tables = [self.agreement(), calibration, self.worst_tenth("policy", logratios, beta)]
+        return pd.concat([table for table in tables if len(table)], ignore_index=True), bins
 
     def agreement(self) -> pd.DataFrame:
         """How often people agree with one another: ``COLUMNS`` but for the split and the step."""
-        found = people.agreement(self.votes, self.shift, self.often)
-        return self._table("people", people.rows_of(found, "agreement", self._units(), self.config.confidence))
+        rates = people.agreement(self.votes, self.shift, self.often)
+        return self._table("people", people.rows_of(rates, "agreement", self._units(), self.config.confidence))
 
     def calibration(self, control: str, logratios: np.ndarray, beta: float) -> tuple[pd.DataFrame, pd.DataFrame]:
         """The calibration error of every population, and the reliability behind it."""
         components = len(self.shift.components)
-        found = people.reliability(self.margins(logratios), beta, self.votes, components, self.often)
+        reliability = people.reliability(self.margins(logratios), beta, self.votes, components, self.often)
         names = {"nominal": None} | {name: name for name in self.shift.names}
-        errors = {name: found.error(self.shift.shares(target)) for name, target in names.items()}
+        errors = {name: reliability.error(self.shift.shares(target)) for name, target in names.items()}
         rows = people.rows_of(errors, "calibration", self._units(), self.config.confidence)
-        table = people.reliability_table(found, self.shift, self.config.confidence)
+        table = people.reliability_table(reliability, self.shift, self.config.confidence)
         return self._table(control, rows), table.assign(control=control)
 
     def worst_tenth(self, control: str, logratios: np.ndarray, beta: float) -> pd.DataFrame:

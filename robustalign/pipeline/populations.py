@@ -17,8 +17,8 @@ from robustalign.shifts import Shift
 from robustalign.shifts.columns import ColumnShift
 from robustalign.shifts.distances import separability
 
-PROMPTS = 2000  # that a classifier looks at, at most
-COMPONENTS = 64  # principal components of the prompts' features that it looks at
+PROMPTS = 2000  # the most prompts that a classifier is fitted on
+COMPONENTS = 64  # principal components of the prompts' features that it uses
 
 
 def distances(
@@ -37,8 +37,8 @@ def distances(
         features, count = _prompts(shift, candidates, embeddings)
         law = {name: count @ shift.shares(name) for name in shift.names}
         nominal = count @ shift.shares()
-        found = [separability(features, law[name], nominal, confidence=confidence) for name in shift.names]
-        columns |= {name: [row[i] for row in found] for i, name in enumerate(("auc", "auc_low", "auc_high"))}
+        aucs = [separability(features, law[name], nominal, confidence=confidence) for name in shift.names]
+        columns |= {name: [row[i] for row in aucs] for i, name in enumerate(("auc", "auc_low", "auc_high"))}
     return pd.DataFrame(columns)
 
 

@@ -22,7 +22,7 @@ PROBE: Messages = ({"role": "user", "content": "ping"}, {"role": "assistant", "c
 
 
 class Unrenderable(ValueError):
-    """Messages that the chat template refuses or would not show as they are; the text says why."""
+    """The chat template refuses the messages, or renders a text that leaves some out; the error's text says why."""
 
 
 class Encoder:
@@ -83,8 +83,8 @@ class Encoder:
 
     def text(self, ids: Sequence[int]) -> str:
         """The text of a sampled reply, its end and special tokens left out."""
-        said = [i for i in ids if i not in self.ends]
-        text = str(self.tokenizer.decode(said, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        body = [i for i in ids if i not in self.ends]
+        text = str(self.tokenizer.decode(body, skip_special_tokens=True, clean_up_tokenization_spaces=False))
         return text.removeprefix(self._blank)
 
     @cached_property
@@ -116,16 +116,16 @@ class Encoder:
 
     @cached_property
     def _blank(self) -> str:
-        """What this tokenizer puts before a text of its own accord: a blank, or nothing."""
+        """The prefix that this tokenizer adds to every text: a blank, or nothing."""
         ids = self.tokenizer("a", add_special_tokens=False)["input_ids"]
         return " " if str(self.tokenizer.decode(ids)).startswith(" ") else ""
 
     def _prompt_text(self, messages: Messages) -> str:
-        given = self._with_system(messages)
+        turns = self._with_system(messages)
         try:
-            return self._rendered(given, generation=True)
+            return self._rendered(turns, generation=True)
         except Unrenderable as error:
-            if len(given) == len(messages):
+            if len(turns) == len(messages):
                 raise
             self._rendered(messages, generation=True)  # else the fault is not the system prompt's
             raise ConfigError("model.system_prompt", f"this model cannot take a system turn: {error}") from error
@@ -144,7 +144,7 @@ class Encoder:
         return [{"role": "system", "content": self.system}, *messages]
 
     def _rendered(self, messages: Messages, *, generation: bool) -> str:
-        """Quoted text: what the template makes of the messages, every one of which plays a part in it."""
+        """The messages as the template renders them, as quoted text; every message has a part in it."""
         if self.tokenizer.chat_template is None:
             for message in messages:
                 if message["role"] not in ("user", "assistant"):
@@ -164,25 +164,26 @@ class Encoder:
         if self.tokenizer.chat_template is None:
             return frozenset()
         try:
-            asked, answered = self._template(PROBE[:1], False), self._template(PROBE, False)
+            prompt_text, answered = self._template(PROBE[:1], False), self._template(PROBE, False)
         except Unrenderable:
             return frozenset()
-        around = asked + answered.rpartition(PROBE[1]["content"])[2]
+        around = prompt_text + answered.rpartition(PROBE[1]["content"])[2]
         names = (str(token) for token in self._added.values())
         return frozenset(name for name in names if name.strip() and name in around)
 
     def _positions_left_out(self, roles: tuple[str, ...], generation: bool) -> frozenset[int]:
-        """Which turns of such roles the template does not show, whatever they say: so a short text that stands
-        elsewhere too is not taken for one that is shown."""
+        """The places of turns that the template leaves out, for these roles.
+
+        It is found with marks in place of the texts, as a short text may occur elsewhere in the template too."""
         if (roles, generation) not in self._left_out:
             marks = [f"zq{i}qz" for i in range(len(roles))]
             try:
                 messages = [{"role": role, "content": mark} for role, mark in zip(roles, marks, strict=True)]
                 text = self._template(messages, generation).lower()
-                found = frozenset(i for i, mark in enumerate(marks) if mark not in text)
+                positions = frozenset(i for i, mark in enumerate(marks) if mark not in text)
             except Unrenderable:
-                found = frozenset()
-            self._left_out[roles, generation] = found
+                positions = frozenset()
+            self._left_out[roles, generation] = positions
         return self._left_out[roles, generation]
 
     def _plays_no_part(self, messages: Messages, i: int, text: str, generation: bool) -> bool:
@@ -192,9 +193,9 @@ class Encoder:
             return False
 
     def _template(self, messages: Messages, generation: bool) -> str:
-        given = [dict(message) for message in messages]
+        turns = [dict(message) for message in messages]
         try:
-            return str(self.tokenizer.apply_chat_template(given, add_generation_prompt=generation, tokenize=False))
+            return str(self.tokenizer.apply_chat_template(turns, add_generation_prompt=generation, tokenize=False))
         except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
             raise Unrenderable(f"the chat template refuses the row: {error}") from error
 

@@ -1,4 +1,4 @@
-"""How likely a policy is to write the pairs it is trained on."""
+"""WPO's weights: how likely a policy is to write the pairs that it is trained on."""
 
 from __future__ import annotations
 

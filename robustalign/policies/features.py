@@ -1,4 +1,4 @@
-"""What the frozen reference makes of a reply: the mean of its hidden states over the reply's tokens."""
+"""Features of a reply: the mean of the frozen reference's hidden states over the reply's tokens."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from robustalign.progress import paced
 
 
 def layer_count(model: torch.nn.Module) -> int:
-    """Layers of hidden states behind the input embeddings; 0 where the model tells no number."""
+    """The number of layers behind the input embeddings; 0 if the config does not say."""
     config = unwrapped(model).config.get_text_config()
     return int(getattr(config, "num_hidden_layers", None) or 0)
 
@@ -43,9 +43,9 @@ def reply_features(
         ValueError: a layer that the model does not have, or a model that returns no hidden states.
     """
     inner = unwrapped(model)
-    bad = [layer for layer in layers if not 0 <= layer <= max(layer_count(model), 0)]
-    if bad:
-        raise ValueError(f"layers: the model has the layers 0 to {layer_count(model)}, not {bad}")
+    unknown = [layer for layer in layers if not 0 <= layer <= max(layer_count(model), 0)]
+    if unknown:
+        raise ValueError(f"layers: the model has the layers 0 to {layer_count(model)}, not {unknown}")
     device = next(model.parameters()).device
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]) + len(replies[i]))
     parts: dict[int, Tensor] = {}

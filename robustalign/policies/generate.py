@@ -86,8 +86,8 @@ def sample_replies(
 def end_tokens(model: PreTrainedModel, encoder: Encoder) -> frozenset[int]:
     """Every token that ends a reply: those of the tokenizer and its template, and of the model's generation config."""
     config: Any = model.generation_config
-    named = config.eos_token_id
-    return encoder.ends | frozenset(named if isinstance(named, list) else [] if named is None else [named])
+    ids = config.eos_token_id
+    return encoder.ends | frozenset(ids if isinstance(ids, list) else [] if ids is None else [ids])
 
 
 def until_end(ids: Sequence[int], ends: Collection[int]) -> list[int]:
@@ -111,18 +111,21 @@ def _settings(sampling: SamplingConfig, ends: Collection[int], pad: int) -> Gene
 
 @contextmanager
 def _only(settings: GenerationConfig, model: PreTrainedModel) -> Iterator[None]:
-    """While open, nothing but ``settings`` says how the model generates: transformers would fill in the rest from the
-    model's own generation config (penalties, bans, beams), and peft hands on its wrapper's."""
+    """While the block runs, the model generates by ``settings`` alone.
+
+    Otherwise transformers fills in what they leave open from the generation config of the model (penalties, bans,
+    beams), and peft from that of its wrapper.
+    """
     wrapper: Any = model
     inner = wrapper.get_base_model() if hasattr(model, "get_base_model") else wrapper
-    kept = inner.generation_config
+    own_config = inner.generation_config
     for each in (inner, wrapper):
         each.generation_config = settings
     try:
         yield
     finally:
         for each in (inner, wrapper):
-            each.generation_config = kept
+            each.generation_config = own_config
 
 
 def _left_padded(prompts: Sequence[Sequence[int]], pad: int, device: torch.device) -> dict[str, Tensor]:

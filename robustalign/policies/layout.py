@@ -1,10 +1,10 @@
 """Which models may run over packed rows, and up to which width.
 
-A packed row holds several replies behind each other, kept apart by a mask and by position ids. That is the model's own
-computation only where attention is the one thing that joins tokens, and sees of them nothing but mask and position id.
-An architecture that counts places along the row declares so (windows, chunks, distances by index, recurrence) and is
-never packed, whatever a comparison says. The others are compared with padded rows; since a limit may show only beyond
-some length, a width counts as known once a tree of at least that width has been compared.
+A packed row holds several replies behind each other, kept apart by a mask and by position ids. The result is
+the model's own only if tokens interact through attention alone, and attention depends on nothing but the mask and the
+position ids. An architecture that counts places along the row (windows, chunks, distances by index, recurrence) says so
+in its config and is never packed. For the others, packed rows are compared with padded ones. An undeclared limit may
+show only beyond some length, so the comparison is repeated whenever a tree is wider than all before it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ALIBI_TYPES = ("bloom", "mpt")
 
 @dataclass
 class Trust:
-    """What comparisons have shown of a model: packed is right up to ``width`` and wrong from ``limit`` on."""
+    """The widths that were compared: packed rows are right up to ``width`` and wrong from ``limit`` on."""
 
     width: int = 0
     limit: float = math.inf
@@ -46,15 +46,15 @@ _TRUST: WeakKeyDictionary[nn.Module, dict[str, Trust]] = WeakKeyDictionary()
 
 
 def trust_of(model: nn.Module, attention: str) -> Trust:
-    """What is known of a model on an attention path; a model that counts places is never trusted."""
-    known = _TRUST.setdefault(model, {})
-    if attention not in known:
-        known[attention] = Trust(limit=0 if reason_against(model.config, attention) else math.inf)  # type: ignore[arg-type]
-    return known[attention]
+    """The widths compared so far for a model on an attention path; a model that counts places is never trusted."""
+    trusts = _TRUST.setdefault(model, {})
+    if attention not in trusts:
+        trusts[attention] = Trust(limit=0 if reason_against(model.config, attention) else math.inf)  # type: ignore[arg-type]
+    return trusts[attention]
 
 
 def reason_against(config: PretrainedConfig, attention: str) -> str | None:
-    """Why rows are not packed, from what the config declares; None where nothing speaks against it."""
+    """Why the config forbids packed rows; None if it does not."""
     if attention not in MASKED:
         return f"attention {attention} takes no mask of blocks"
     return next(_reasons(config.get_text_config()), None)

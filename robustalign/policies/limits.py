@@ -22,7 +22,7 @@ def check_limits(declared: PretrainedConfig, config: ModelConfig, tokens: int | 
     Args:
         declared: the checkpoint's config.
         config: what is asked of it.
-        tokens: ids that its tokenizer may give; None: nobody has looked.
+        tokens: number of ids of its tokenizer; None if it is not known.
 
     Raises:
         ConfigError: about ``model.max_length``, ``model.attention`` or ``model.path``.

@@ -38,7 +38,7 @@ TREE_WIDTH = 512
 
 @contextmanager
 def completion_head(model: nn.Module, predictors: Tensor | tuple[Tensor, Tensor]) -> Iterator[None]:
-    """While open, the output layer sees ``hidden[predictors]`` only: logits are ``[1, K, V]``.
+    """While the block runs, the output layer gets ``hidden[predictors]`` only: logits are ``[1, K, V]``.
 
     ``predictors`` are the K positions whose next token counts: ``[R,T]`` bool, or their rows and columns.
     """
@@ -56,7 +56,7 @@ def completion_head(model: nn.Module, predictors: Tensor | tuple[Tensor, Tensor]
 
 @contextmanager
 def input_offset(model: nn.Module, offset: Tensor | None) -> Iterator[None]:
-    """While open, ``offset [R,T,D]`` is added to the embedding layer's output; None changes nothing.
+    """While the block runs, ``offset [R,T,D]`` is added to the embedding layer's output; None changes nothing.
 
     The embedding table still gets its own gradient, tied or not.
     """
@@ -73,7 +73,7 @@ def input_offset(model: nn.Module, offset: Tensor | None) -> Iterator[None]:
 
 @contextmanager
 def output_offset(model: nn.Module, offset: Tensor | None) -> Iterator[None]:
-    """While open, the output layer has the weights ``W + offset``, ``[V,D]``; None changes nothing."""
+    """While the block runs, the output layer has the weights ``W + offset``, ``[V,D]``; None changes nothing."""
     if offset is None:
         yield
         return
@@ -88,19 +88,22 @@ def output_offset(model: nn.Module, offset: Tensor | None) -> Iterator[None]:
 
 @contextmanager
 def graph_from_output(model: nn.Module) -> Iterator[list[tuple[Tensor, Tensor]]]:
-    """Under ``no_grad``: a forward's graph begins behind the output layer. The list gets what went into the layer and
-    what came out, a leaf; the gradient of a loss with respect to the layer's weights is that to the leaf times the
-    former."""
-    seen: list[tuple[Tensor, Tensor]] = []
+    """Under ``no_grad``, start the graph of a forward at the output of the output layer.
+
+    Yields:
+        A list that gets, for each forward, the input ``x`` of the layer and its output ``y``, a leaf. The gradient of a
+        loss with respect to the layer's weights is ``(d loss / d y)^T x``.
+    """
+    tensors: list[tuple[Tensor, Tensor]] = []
 
     def begin(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        seen.append((inputs[0], output.detach().requires_grad_()))
-        torch.set_grad_enabled(True)  # until the no_grad around us ends
-        return seen[-1][1]
+        tensors.append((inputs[0], output.detach().requires_grad_()))
+        torch.set_grad_enabled(True)  # stays on until the enclosing no_grad ends
+        return tensors[-1][1]
 
     handle = unwrapped(model).get_output_embeddings().register_forward_hook(begin)
     try:
-        yield seen
+        yield tensors
     finally:
         handle.remove()
 
@@ -164,10 +167,12 @@ def _token_logps(
 
 
 def takes_block_masks(model: nn.Module, rows: Rows | None = None) -> bool:
-    """Whether packed rows give this model's own numbers: from what its architecture declares, and by a comparison with
-    padded rows, made anew whenever a tree is wider than any before (``robustalign.policies.layout``).
+    """Whether packed rows give the numbers of padded rows with this model (``robustalign.policies.layout``).
 
-    ``rows``: what is to be packed; default a handful of short ones.
+    The architecture's config decides, then a comparison, which is repeated whenever a tree is wider than all before.
+
+    Args:
+        rows: the rows to be packed; default: a few short ones.
     """
     inner, attention = unwrapped(model), _attention(model)
     trust = trust_of(inner, attention)
@@ -175,7 +180,8 @@ def takes_block_masks(model: nn.Module, rows: Rows | None = None) -> bool:
     trees, widths = trees_of(rows)
     widest = max(range(len(trees)), key=widths.__getitem__)
     line = max(PACKED_WIDTH, widths[widest])
-    if not trust.known(line) and not isinstance(inner, FSDPModule):  # whose ranks must forward together
+    sharded = isinstance(inner, FSDPModule)  # its forward needs all ranks
+    if not trust.known(line) and not sharded:
         copies = max(2, math.ceil(PACKED_WIDTH / max(1, widths[widest])))
         trust.learn(line, _packs(model, rows.only(trees[widest]), copies))
     return line <= trust.width
@@ -263,7 +269,7 @@ def score_completions(
     order = sorted(
         range(len(prompts)),
         key=lambda i: (len(prompts[i]), tuple(prompts[i])) if shared else (len(prompts[i]) + len(completions[i]),),
-        reverse=True,  # the longest first: what is known to hold for them holds for the others
+        reverse=True,  # the longest first, so that one comparison covers the others
     )
     out = torch.empty(len(prompts))
     device = next(model.parameters()).device

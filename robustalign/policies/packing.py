@@ -100,10 +100,10 @@ def pack(rows: Rows, width: int = 0) -> Packed:
         spans = [(first, 0, int(starts[first]), 0)]
         spans += [(row, int(starts[row]), int(ends[row]) - 1, i) for i, row in enumerate(rows_of_tree, start=1)]
         for row, begin, end, kind in spans:
-            here = slice(at, at + end - begin)
-            source[line, here] = np.arange(row * stride + begin, row * stride + end)
-            position[line, here] = np.arange(begin, end)
-            owner[line, here], branch[line, here] = number, kind
+            span = slice(at, at + end - begin)
+            source[line, span] = np.arange(row * stride + begin, row * stride + end)
+            position[line, span] = np.arange(begin, end)
+            owner[line, span], branch[line, span] = number, kind
             if kind:
                 before = np.arange(at - 1, at + end - begin)
                 before[0] = root + begin - 1
@@ -132,10 +132,10 @@ def trees_of(rows: Rows) -> tuple[list[list[int]], list[int]]:
 
 
 def _first_fit(lengths: Sequence[int], width: int) -> tuple[list[tuple[int, int]], tuple[int, int]]:
-    """Line and column of each item, the longest placed first, and how many lines of which width that makes."""
+    """First-fit packing, the longest item first: line and column of each item, the number of lines and their width."""
     places, used = [(0, 0)] * len(lengths), list[int]()
     for item in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        line = next((i for i, taken in enumerate(used) if taken + lengths[item] <= width), len(used))
+        line = next((i for i, used_width in enumerate(used) if used_width + lengths[item] <= width), len(used))
         if line == len(used):
             used.append(0)
         places[item] = (line, used[line])

@@ -1,8 +1,8 @@
 """Text is text: a special token that somebody spelt out in a turn is encoded as its letters.
 
-A turn's text is quoted before the chat template sees it: every spelt special token becomes a name that nobody writes.
-The special tokens of the rendered text are then the template's own. Where a name is in it, a copy of the tokenizer
-whose special tokens are themselves renamed encodes it, so that no rule of splitting, merging or stripping differs.
+The text of a turn is quoted before the chat template renders it: every special token in it is replaced by a name that
+no text contains. The special tokens of the rendered text are then the template's own. A text with such names is encoded
+by a copy of the tokenizer whose special tokens have other names, so that all rules of splitting and merging hold.
 """
 
 from __future__ import annotations

@@ -16,14 +16,14 @@ CACHED = 1 << 17
 
 
 def target_logps(logits: Tensor, targets: Tensor) -> Tensor:
-    """``log softmax(logits)[k, targets[k]]``, ``[K]``, twice differentiable. The logits are lost.
+    """``log softmax(logits)[k, targets[k]]``, ``[K]``, twice differentiable; it overwrites ``logits``.
 
     Args:
         logits: ``[K, V]``, fp32 or fp64; the probabilities are written over them.
         targets: ``[K]`` int64.
     """
-    found: Tensor = _TargetLogps.apply(logits, targets)
-    return found
+    logps: Tensor = _TargetLogps.apply(logits, targets)
+    return logps
 
 
 class _TargetLogps(torch.autograd.Function):
@@ -31,14 +31,15 @@ class _TargetLogps(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
         size = len(logits) if logits.is_cuda else max(1, CACHED // logits.shape[1])
         blocks = zip(logits.detach().split(size), targets.split(size), strict=True)
-        found = torch.cat([_to_probabilities(block, of_block) for block, of_block in blocks])
-        ctx.save_for_backward(logits, targets)  # the node of the logits, the numbers of the probabilities
-        return found
+        logps = torch.cat([_to_probabilities(block, of_block) for block, of_block in blocks])
+        ctx.save_for_backward(logits, targets)
+        # ``logits`` holds the probabilities now and stays the input's node in the graph: second derivatives use both.
+        return logps
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         logits, targets = ctx.saved_tensors
-        if torch.is_grad_enabled():  # somebody wants to differentiate again: nothing may be overwritten
+        if torch.is_grad_enabled():  # a second derivative is wanted: the probabilities must not be overwritten
             return _LogitGradient.apply(gradient, logits, targets), None
         return _over(logits.detach(), gradient, targets), None
 
@@ -61,10 +62,10 @@ class _LogitGradient(torch.autograd.Function):
 
 def _to_probabilities(block: Tensor, targets: Tensor) -> Tensor:
     """Turn logits ``[R, V]`` into probabilities; the log-probabilities of the targets ``[R]``."""
-    picked = _at(block.sub_(block.amax(-1, keepdim=True)), targets)
+    picked_logits = _at(block.sub_(block.amax(-1, keepdim=True)), targets)
     total = block.exp_().sum(-1, keepdim=True)
     block.div_(total)
-    return picked - total.log()[:, 0]
+    return picked_logits - total.log()[:, 0]
 
 
 def _over(probabilities: Tensor, gradient: Tensor, targets: Tensor) -> Tensor:

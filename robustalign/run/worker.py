@@ -55,7 +55,7 @@ class StopRequest:
 
 
 def _leave_signals_to_parent() -> None:
-    """In a forked child, ignore the signals that ask for a stop, but end on SIGTERM: schedulers signal all processes."""
+    """In a forked child, ignore the signals that ask for a stop and end on SIGTERM: schedulers signal all processes."""
     for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -59,10 +59,10 @@ class Settings:
     def optima(self, seed: int = 0) -> dict[tuple[str, str], Tensor]:
         """Per method and rule, what its estimates tend to: the robust optimum at a fixed radius, else theta*."""
         model, population = self.model, self.model.population(self.points, seed)
-        found = {}
+        optima = {}
         for key, objective in self.objectives(self.sizes[0]).items():
-            found[key] = fit(objective, population, start=model.truth) if key[1] == FIXED else model.truth
-        return found
+            optima[key] = fit(objective, population, start=model.truth) if key[1] == FIXED else model.truth
+        return optima
 
 
 def measure(settings: Settings) -> pd.DataFrame:
@@ -91,9 +91,9 @@ def slopes(table: pd.DataFrame, draws: int = 2000, confidence: float = 0.95) -> 
     rows = []
     for (method, rule), part in table.groupby(["method", "radius"], sort=False):
         errors = part.pivot(index="seed", columns="n", values="error")
-        found = _slopes(np.asarray(errors.columns, float), errors.to_numpy(), draws)
+        estimates = _slopes(np.asarray(errors.columns, float), errors.to_numpy(), draws)
         tail = (1 - confidence) / 2
-        rows.append((method, rule, found[0], *np.quantile(found[1:], [tail, 1 - tail])))
+        rows.append((method, rule, estimates[0], *np.quantile(estimates[1:], [tail, 1 - tail])))
     return pd.DataFrame(rows, columns=["method", "radius", "slope", "low", "high"])
 
 
@@ -114,8 +114,8 @@ Curves = Mapping[tuple[str, str], Sequence[np.ndarray]]
 
 def summary(table: pd.DataFrame, value: str, confidence: float = 0.95) -> Curves:
     """Per method and rule: n, the mean of ``value`` over seeds, and its standard error times the normal quantile."""
-    z, found = NormalDist().inv_cdf((1 + confidence) / 2), {}
+    z, rows = NormalDist().inv_cdf((1 + confidence) / 2), {}
     for (method, rule), part in table.groupby(["method", "radius"], sort=False):
         by = part.groupby("n")[value].agg(["mean", "sem"])
-        found[str(method), str(rule)] = (by.index.to_numpy(), by["mean"].to_numpy(), z * by["sem"].to_numpy())
-    return found
+        rows[str(method), str(rule)] = (by.index.to_numpy(), by["mean"].to_numpy(), z * by["sem"].to_numpy())
+    return rows

@@ -1,6 +1,6 @@
-"""Checkpoints of a training: policy, optimiser and what the objective has learnt, as safetensors in one folder a step.
+"""Checkpoints: the policy, the optimiser and the state of the objective, as safetensors in one folder for each step.
 
-They are in one piece, whatever number of ranks wrote them and whether parameters were spread over these.
+A checkpoint does not depend on the number of ranks that wrote it, nor on whether parameters were spread over them.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ TRAINING, OBJECTIVE = "training.safetensors", "objective.safetensors"
 
 def complete(root: Path) -> list[Path]:
     """The checkpoints of a folder, oldest first."""
-    found = [path for path in root.glob(NAME.format("*")) if (path / TRAINING).is_file()]
-    return sorted(found, key=_step)
+    folders = [path for path in root.glob(NAME.format("*")) if (path / TRAINING).is_file()]
+    return sorted(folders, key=_step)
 
 
 def save_checkpoint(
@@ -56,7 +56,7 @@ def save_checkpoint(
 
 
 def load_checkpoint(path: Path, policy: nn.Module, optimizer: torch.optim.Optimizer, learnt: WeightStep) -> int:
-    """Take over what :func:`save_checkpoint` wrote; the steps that were taken until then."""
+    """Load what :func:`save_checkpoint` wrote; returns the number of steps that were taken until then."""
     saved = load_file(path / TRAINING)
     sharded.load_policy(policy, saved)
     sharded.load_optimizer(policy, optimizer, saved)

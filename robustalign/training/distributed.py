@@ -1,4 +1,4 @@
-"""The processes that train one policy together: how many there are, which is this one, what they tell each other.
+"""The ranks, the processes that train one policy together: their number, this one's, and what they exchange.
 
 Without a process group there is one rank, and nothing is communicated.
 """
@@ -24,14 +24,14 @@ def rank() -> int:
 
 
 def barrier() -> None:
-    """Until every rank is here."""
+    """Wait until every rank has arrived here."""
     if world() > 1:
         counts(0)
 
 
 @contextmanager
 def leader_first() -> Iterator[None]:
-    """Rank 0 goes through the block before the others: what it builds, they find."""
+    """Rank 0 runs the block before the others, which then find what it built."""
     if rank() > 0:
         barrier()
     yield
@@ -40,7 +40,7 @@ def leader_first() -> Iterator[None]:
 
 
 def leave() -> None:
-    """From here on this process is alone."""
+    """Leave the process group: from here on this process is a single rank."""
     if world() > 1:
         dist.destroy_process_group()
 
@@ -49,9 +49,9 @@ def counts(*mine: int) -> list[list[int]]:
     """A few numbers of this rank, as ``[ranks][numbers]`` on every rank."""
     if world() == 1:
         return [list(mine)]
-    here = torch.tensor(mine, device=_device())
-    parts = [torch.empty_like(here) for _ in range(world())]
-    dist.all_gather(parts, here)
+    counts_here = torch.tensor(mine, device=_device())
+    parts = [torch.empty_like(counts_here) for _ in range(world())]
+    dist.all_gather(parts, counts_here)
     return [part.tolist() for part in parts]
 
 
@@ -84,5 +84,5 @@ def gathered(column: Tensor, lengths: Sequence[int] | None = None) -> tuple[Tens
 
 
 def _device() -> torch.device:
-    """Where the process group can communicate."""
+    """The device of the tensors that the process group communicates."""
     return torch.device("cpu" if "gloo" in str(dist.get_backend_config()) else "cuda")

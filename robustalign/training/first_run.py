@@ -1,4 +1,4 @@
-"""A short run on one process, before the real one: what an early policy has learnt of which pairs."""
+"""A short run on one process before the real one, for the losses of an early policy."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def first_run(
         betas=(config.adam_beta1, config.adam_beta2),
         weight_decay=config.weight_decay,
     )
-    found = np.full(steps, np.nan)
+    mean_losses = np.full(steps, np.nan)
     policy.train()
     for step in range(steps):
         first = step * config.batch_size
@@ -49,10 +49,10 @@ def first_run(
                 weights.append(weight)
         if not losses:
             continue
-        found[step] = float((torch.cat(losses) * torch.cat(weights)).sum() / torch.cat(weights).sum())
+        mean_losses[step] = float((torch.cat(losses) * torch.cat(weights)).sum() / torch.cat(weights).sum())
         torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate * learning_rate_factor(step, config)
         optimizer.step()
     policy.eval()
-    return found
+    return mean_losses

@@ -32,9 +32,9 @@ class Objective:
     itself, as the paper's code does) or stream (batch, with the dual carried from step to step).
     ``oracle``: train with knowledge of the population ``target``; ``own_pairs``: on pairs that it labelled itself, not
     on the nominal population's by weights.
-    ``policy``: is measured as it is, and nothing is trained.
+    ``policy``: a policy that is measured as it is; nothing is trained.
     ``mass``: importance weights give the last of the groups so much of the total weight, from step ``delay`` on.
-    ``regret``: the set is told the loss that a run for each group alone attains.
+    ``regret``: the set gets the loss that a run for each group alone attains.
     """
 
     name: str  # what tables call it
@@ -107,7 +107,7 @@ def known_keys() -> list[str]:
 
 
 def _group_problems(objective: Objective) -> Iterator[tuple[str, str]]:
-    """What contradicts itself in what a method does with groups of pairs."""
+    """Contradictions among the keys of a method that concern groups of pairs."""
     if objective.mass is not None and objective.oracle:
         yield "method.mass", "the oracle has weights of its own; leave out mass or oracle"
     if objective.delay and objective.mass is None:
@@ -130,10 +130,10 @@ def _fields(cls: type) -> dict[str, Any]:
 def _check_unknown(method: Mapping[str, Any], loss_keys: Mapping, set_keys: Mapping) -> None:
     for key in method:
         if key not in COMMON and key not in loss_keys and key not in set_keys:
-            known = {*loss_keys, *set_keys, *COMMON}
-            close = difflib.get_close_matches(key, known, n=1, cutoff=0.7)
-            meant = f"did you mean method.{close[0]}? " if close else ""
-            problem = f"unknown key for {method['loss']} x {method['set']}; {meant}known: {choices(known)}"
+            keys = {*loss_keys, *set_keys, *COMMON}
+            close = difflib.get_close_matches(key, keys, n=1, cutoff=0.7)
+            hint = f"did you mean method.{close[0]}? " if close else ""
+            problem = f"unknown key for {method['loss']} x {method['set']}; {hint}known: {choices(keys)}"
             raise ConfigError(f"method.{key}", problem)
 
 
@@ -148,7 +148,7 @@ def _construct(cls: type, options: dict[str, Any]) -> Any:
 
 
 def _typed(key: str, value: Any, hint: Any) -> Any:
-    """A value as its field takes it: whole numbers and the words inf and -inf are numbers too."""
+    """A value converted to the type of its field: whole numbers and the words inf and -inf become floats."""
     kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     if float in kinds and value in ("inf", "-inf"):
         value = float(value)

@@ -21,7 +21,7 @@ def shard(policy: nn.Module, longest: Rows | None = None) -> None:
 
     ``longest``: the widest rows that will be packed, on the policy's device.
     """
-    takes_block_masks(policy, longest)  # found out and remembered while a forward concerns nobody else
+    takes_block_masks(policy, longest)  # the comparison needs a forward, which ranks could not run alone afterwards
     mesh = init_device_mesh(next(policy.parameters()).device.type, (dist.get_world_size(),))
     blocks = unwrapped(policy)._no_split_modules or ()
     for module in list(policy.modules()):
@@ -32,30 +32,30 @@ def shard(policy: nn.Module, longest: Rows | None = None) -> None:
 
 def whole(policy: nn.Module) -> dict[str, Tensor]:
     """The trainable parameters by name, on rank 0 in one piece on the CPU; every rank takes part."""
-    found = {name: _gathered(parameter) for name, parameter in _trainable(policy)}
-    return {name: value for name, value in found.items() if value is not None}
+    parameters = {name: _gathered(parameter) for name, parameter in _trainable(policy)}
+    return {name: value for name, value in parameters.items() if value is not None}
 
 
 def state(policy: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Parameters and what the optimiser remembers of each, on rank 0; every rank takes part."""
-    found = {f"policy/{name}": value for name, value in whole(policy).items()}
+    """The parameters and the optimiser's state of each, on rank 0; every rank takes part."""
+    tensors = {f"policy/{name}": value for name, value in whole(policy).items()}
     for name, parameter in _trainable(policy):
         for key, part in optimizer.state[parameter].items():
             value = _gathered(part)
             if value is not None:
-                found[f"{key}/{name}"] = value
-    return found
+                tensors[f"{key}/{name}"] = value
+    return tensors
 
 
 def load_policy(policy: nn.Module, saved: Mapping[str, Tensor]) -> None:
-    """Take over the parameters of :func:`state`, however many ranks saved them."""
+    """Load the parameters of :func:`state`, whatever number of ranks saved them."""
     with torch.no_grad():
         for name, parameter in _trainable(policy):
             parameter.copy_(_spread(saved[f"policy/{name}"], parameter))
 
 
 def load_optimizer(policy: nn.Module, optimizer: torch.optim.Optimizer, saved: Mapping[str, Tensor]) -> None:
-    """Take over the optimiser's memory of :func:`state`."""
+    """Load the optimiser's state of :func:`state`."""
     keys = {key.split("/")[0] for key in saved} - {"policy"}
     for name, parameter in _trainable(policy):
         parts = {key: saved[f"{key}/{name}"] for key in keys}
@@ -74,7 +74,7 @@ def _gathered(tensor: Tensor) -> Tensor | None:
 
 
 def _spread(value: Tensor, like: Tensor) -> Tensor:
-    """This rank's part; every rank has the whole."""
+    """This rank's part of a tensor that every rank holds whole."""
     if not isinstance(like, DTensor):
         return value.to(like.device)
     return distribute_tensor(value.to(like.device), like.device_mesh, like.placements, src_data_rank=None)

@@ -124,11 +124,11 @@ class PairTrainer:
     def _batches(self) -> list[Batch]:
         """This rank's micro-batches of the step at hand."""
         size, ranks = self.config.micro_batch_size, distributed.world()
-        first, found = self.step * self.config.batch_size, []
+        first, batches = self.step * self.config.batch_size, []
         for number in range(distributed.rank(), self.config.batch_size // size, ranks):
             examples = [self.rows[first + number * size + place] for place in range(size)]
-            found.append({name: column.to(self.device) for name, column in self.collate(examples).items()})
-        return found
+            batches.append({name: column.to(self.device) for name, column in self.collate(examples).items()})
+        return batches
 
     def _step(self) -> None:
         """One optimiser step."""

@@ -33,12 +33,12 @@ def not_finite(columns: Mapping[str, Tensor], norm: Tensor | float) -> str | Non
 
 def broken_parameters(policy: nn.Module) -> list[str]:
     """The trainable parameters that hold NaN or infinities, by name."""
-    found = []
+    names = []
     for name, parameter in policy.named_parameters():
         values = parameter.to_local() if isinstance(parameter, DTensor) else parameter
         if parameter.requires_grad and not bool(torch.isfinite(values).all()):
-            found.append(name)
-    return found
+            names.append(name)
+    return names
 
 
 def refusal(step: int, problem: str, policy: nn.Module, config: TrainerConfig) -> ConfigError:

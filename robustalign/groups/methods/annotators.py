@@ -71,24 +71,26 @@ class Annotators(Grouping):
         )
 
     def _fit(self, x: np.ndarray, who: np.ndarray, ridge: float) -> Tastes:
-        known = (np.bincount(who) >= self.min_answers)[who]
-        known = known if known.any() else np.ones(len(who), dtype=bool)
+        informative = (np.bincount(who) >= self.min_answers)[who]
+        informative = informative if informative.any() else np.ones(len(who), dtype=bool)
         rng = np.random.default_rng(self.seed)
-        found = [fit_tastes(x[known], who[known], self.k, ridge, self.rounds, rng) for _ in range(self.starts)]
-        return max(found, key=lambda tastes: tastes.log_likelihood)
+        fits = [
+            fit_tastes(x[informative], who[informative], self.k, ridge, self.rounds, rng) for _ in range(self.starts)
+        ]
+        return max(fits, key=lambda tastes: tastes.log_likelihood)
 
     def _gain(self, x: np.ndarray, who: np.ndarray, fold: np.ndarray, ridge: float) -> np.ndarray:
-        """``[N]``: log p(choice) with the annotator's tastes known from the other half, minus that of one taste."""
+        """``[N]``: log p(choice) with the annotator's tastes fitted on the other half, minus that of one taste."""
         gain = np.zeros(len(x))
         for half in (0, 1):
-            seen, there = fold != half, fold == half
-            strength = ridge * float(seen.mean())
-            tastes = self._fit(x[seen], who[seen], strength)
-            people = tastes.people(x[seen], who[seen], int(who.max()) + 1, self.min_answers // 2)
-            one = fit_taste(x[seen], strength)
-            log_p = -np.logaddexp(0.0, -(x[there] @ tastes.w.T))
-            mixed = np.logaddexp.reduce(np.log(np.maximum(people[who[there]], 1e-300)) + log_p, axis=1)
-            gain[there] = mixed + np.logaddexp(0.0, -(x[there] @ one))
+            fit_rows, held_out = fold != half, fold == half
+            strength = ridge * float(fit_rows.mean())
+            tastes = self._fit(x[fit_rows], who[fit_rows], strength)
+            people = tastes.people(x[fit_rows], who[fit_rows], int(who.max()) + 1, self.min_answers // 2)
+            one = fit_taste(x[fit_rows], strength)
+            log_p = -np.logaddexp(0.0, -(x[held_out] @ tastes.w.T))
+            mixed = np.logaddexp.reduce(np.log(np.maximum(people[who[held_out]], 1e-300)) + log_p, axis=1)
+            gain[held_out] = mixed + np.logaddexp(0.0, -(x[held_out] @ one))
         return gain
 
 

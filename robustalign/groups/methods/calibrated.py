@@ -49,12 +49,12 @@ class Calibrated(Grouping):
     def _gain(self, x: np.ndarray, p: np.ndarray, fold: np.ndarray, ridge: float) -> np.ndarray:
         gain = np.zeros(len(x))
         for half in (0, 1):
-            seen, there = fold != half, fold == half
-            strength = ridge * float(seen.mean())
-            heads = fit_heads(x[seen], p[seen], self.k, strength)
-            share = sigmoid(x[there] @ heads.T).mean(axis=1)
-            one = sigmoid(x[there] @ fit_heads(x[seen], p[seen], 1, strength)[0])
-            gain[there] = _share_likelihood(p[there], share) - _share_likelihood(p[there], one)
+            fit_rows, held_out = fold != half, fold == half
+            strength = ridge * float(fit_rows.mean())
+            heads = fit_heads(x[fit_rows], p[fit_rows], self.k, strength)
+            share = sigmoid(x[held_out] @ heads.T).mean(axis=1)
+            one = sigmoid(x[held_out] @ fit_heads(x[fit_rows], p[fit_rows], 1, strength)[0])
+            gain[held_out] = _share_likelihood(p[held_out], share) - _share_likelihood(p[held_out], one)
         return gain
 
 
@@ -63,8 +63,8 @@ def fit_heads(x: np.ndarray, share: np.ndarray, k: int, ridge: float) -> np.ndar
     heads: list[np.ndarray] = []
     votes = np.zeros(len(x))
     for j in range(1, k + 1):
-        left = np.clip(j * share - votes, 0.0, 1.0)
-        head = fit_taste(np.concatenate([x, -x]), ridge, np.concatenate([left, 1 - left]))
+        residual = np.clip(j * share - votes, 0.0, 1.0)
+        head = fit_taste(np.concatenate([x, -x]), ridge, np.concatenate([residual, 1 - residual]))
         votes += x @ head > 0
         heads.append(head)
     return np.stack(heads)

@@ -35,8 +35,8 @@ def named_column(data: PairData, key: str, name: str) -> np.ndarray:
         ValueError: there is no such column, or it has a single value.
     """
     if name not in data.columns:
-        known = ", ".join(sorted(data.columns)) or "none"
-        raise ValueError(f"{key}: the pairs have no column {name!r}; they have: {known}")
+        names = ", ".join(sorted(data.columns)) or "none"
+        raise ValueError(f"{key}: the pairs have no column {name!r}; they have: {names}")
     column = data.columns[name]
     if len(np.unique(column)) < 2:
         raise ValueError(f"{key}: column {name!r} has one value, {column[0]!r}; groups need two")

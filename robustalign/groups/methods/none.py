@@ -1,4 +1,4 @@
-"""No groups: everybody is one."""
+"""No grouping: all pairs are one group."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class Overlooked(Grouping):
         doubt: share of pairs that may be a toss of a coin in the robust fit, in (0, 1).
         rounds: of its EM, >= 0.
         threshold: margin below which a pair is overlooked, in nats; 1: the taste is less than 73 % sure of the choice.
-        soft: membership r sigma(-w . x), the probability of a toss that the taste would have lost, not 0 or 1.
+        soft: membership r sigma(-w . x), the probability of a toss that contradicts the taste, instead of 0 or 1.
         person: column of annotator ids; where the pairs have it, persons must differ in their overlooked share.
     """
 
@@ -79,27 +79,33 @@ class Overlooked(Grouping):
         """
         one, robust, gain = np.zeros(len(x)), np.zeros(len(x)), np.zeros(len(x))
         for k in (0, 1):
-            seen, there = fold != k, fold == k
-            strength = ridge * float(seen.mean())
-            one[there] = x[there] @ fit_taste(x[seen], strength)
-            robust[there] = x[there] @ robust_taste(x[seen], strength, self.doubt, self.rounds)[0]
+            fit_rows, held_out = fold != k, fold == k
+            strength = ridge * float(fit_rows.mean())
+            one[held_out] = x[held_out] @ fit_taste(x[fit_rows], strength)
+            robust[held_out] = x[held_out] @ robust_taste(x[fit_rows], strength, self.doubt, self.rounds)[0]
         for k in (0, 1):
-            seen, there = fold != k, fold == k
-            gain[there] = _fitted(robust[seen], robust[there], SHARES) - _fitted(one[seen], one[there], (0.0,))
+            fit_rows, held_out = fold != k, fold == k
+            gain[held_out] = _fitted(robust[fit_rows], robust[held_out], SHARES) - _fitted(
+                one[fit_rows], one[held_out], (0.0,)
+            )
         return gain, robust
 
 
 def _soft(margin: np.ndarray, coin: np.ndarray) -> np.ndarray:
-    """Membership ``[N, 2]``: the probability that the pair was a toss, and one that the taste would have lost."""
-    lost = coin * sigmoid(-margin)
-    return np.stack([1 - lost, lost], axis=1)
+    """Membership ``[N, 2]``; the second is the probability that the pair was a toss whose outcome contradicts the
+    taste.
+    """
+    contradicted = coin * sigmoid(-margin)
+    return np.stack([1 - contradicted, contradicted], axis=1)
 
 
-def _fitted(seen: np.ndarray, there: np.ndarray, shares: Sequence[float]) -> np.ndarray:
-    """Log-likelihood ``[M]`` of choices of margins ``there``, with the scale and share of coins that suit ``seen``."""
+def _fitted(fit_margins: np.ndarray, held_out_margins: np.ndarray, shares: Sequence[float]) -> np.ndarray:
+    """Log-likelihood ``[M]`` of choices with ``held_out_margins``, by the scale and the share of coins that fit
+    ``fit_margins`` best.
+    """
     grid = [(scale, share) for scale in SCALES for share in shares]
-    scale, share = max(grid, key=lambda g: _log_likelihood(g[0] * seen, g[1]).sum())
-    return _log_likelihood(scale * there, share)
+    scale, share = max(grid, key=lambda g: _log_likelihood(g[0] * fit_margins, g[1]).sum())
+    return _log_likelihood(scale * held_out_margins, share)
 
 
 def _log_likelihood(margin: np.ndarray, coin: float) -> np.ndarray:

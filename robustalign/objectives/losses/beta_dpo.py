@@ -63,13 +63,13 @@ class BetaDPOLoss(AdaptiveLoss):
         values = margin.detach().to("cpu", torch.float64)
         prior = torch.ones_like(values) if weight is None else weight.detach().to(values)
         inside = prior > 0
-        self._follow(values[inside], prior[inside])
-        kept = prior * self._keep(values, row.cpu(), inside)
-        gap = float((kept * values).sum() / kept.sum()) - self._mean
+        self._track(values[inside], prior[inside])
+        weights = prior * self._keep(values, row.cpu(), inside)
+        gap = float((weights * values).sum() / weights.sum()) - self._mean
         beta = max(self.beta * (1 + self.scaling * gap), SMALLEST_BETA)
-        return Adapted(SigmoidLoss(beta), kept.to(margin), {"beta": beta, "kept": int((kept > 0).sum())})
+        return Adapted(SigmoidLoss(beta), weights.to(margin), {"beta": beta, "kept": int((weights > 0).sum())})
 
-    def _follow(self, values: Tensor, prior: Tensor) -> None:
+    def _track(self, values: Tensor, prior: Tensor) -> None:
         self._batches += 1
         law = prior / prior.sum()
         mean = weighted_mean(values, law)

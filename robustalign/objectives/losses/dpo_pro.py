@@ -47,9 +47,9 @@ class DPOProLoss(PairLoss):
         if terms.margin_rounding is not None:
             certain = certain.masked_fill(terms.margin.abs() <= terms.margin_rounding, 0.0)
         label = self._worst_label(column(terms.soft_label).to(logits), certain)
-        kept = -logsigmoid(logits).masked_fill(label == 0, 0.0)
+        unflipped = -logsigmoid(logits).masked_fill(label == 0, 0.0)
         flipped = -logsigmoid(-logits).masked_fill(label == 1, 0.0)
-        return label * kept + (1 - label) * flipped
+        return label * unflipped + (1 - label) * flipped
 
     def _worst_label(self, label: Tensor, logits: Tensor) -> Tensor:
         reach = (self.label_radius * label * (1 - label)).sqrt()

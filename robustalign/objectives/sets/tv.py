@@ -40,6 +40,6 @@ class TVBall(AmbiguitySet):
         if self.radius == 1:
             law, drained = largest, float(losses.max())
         else:
-            kept, drained = worst_share(losses, prior, 1 - self.radius)
-            law = (1 - self.radius) * kept + self.radius * largest
+            tail, drained = worst_share(losses, prior, 1 - self.radius)
+            law = (1 - self.radius) * tail + self.radius * largest
         return WorstLaw(probabilities=law, dual=drained, divergence=float((law - prior).abs().sum()) / 2)

@@ -52,7 +52,7 @@ def at_work(folder: Path, job: str) -> str | None:
 
 
 def given_up(sweep: Sweep, run: Run) -> bool:
-    """Whether a run was killed more often than the sweep restarts it."""
+    """Whether a run was killed too often for the sweep to restart it."""
     status = run.folder.status()
     return status.state is State.KILLED and not sweep.restartable(status)
 
