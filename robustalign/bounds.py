@@ -1,4 +1,4 @@
-"""What a value may be, declared beside the field that holds it and checked in one place.
+"""Allowed values: declared beside the field that holds them, checked in one place.
 
 A dataclass field says ``metadata=inside("(0, inf)")`` or ``metadata=one_of(...)``, a parameter of a function
 ``Annotated[float, Interval("(0, inf)")]``; ``problems`` and ``argument_problems`` compare values with what is declared.
@@ -21,7 +21,7 @@ NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or f
 
 
 class Allowed(Protocol):
-    """What a declaration offers."""
+    """A declaration of allowed values."""
 
     def problem(self, value: Any) -> str | None:
         """What is wrong with a value of the right type; None if nothing is."""

@@ -1,7 +1,7 @@
-"""Artefacts that are built once and shared by every run, and the lock that makes it so.
+"""Artefacts that are built once and shared by every run.
 
-Both work on file systems shared by many machines: they rely on nothing but the atomicity of
-``link`` and ``rename``, and a process that died never blocks the others.
+The cache works on file systems shared by many machines: it needs only that ``link`` and ``rename`` are atomic, and a
+process that died never blocks the others.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class ArtefactCache:
 
     def _build(self, stage: str, key: Mapping[str, Any], build: Callable[[Path], None]) -> None:
         folder = self.path(stage, key)
-        for remains in folder.parent.glob(f".{folder.name}.*.building"):  # of a builder that died
+        for remains in folder.parent.glob(f".{folder.name}.*.building"):  # left behind by a builder that died
             shutil.rmtree(remains, ignore_errors=True)
         scratch = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.building")
         scratch.mkdir(parents=True)
@@ -91,13 +91,13 @@ class ArtefactCache:
 
 
 def digest(key: Mapping[str, Any]) -> str:
-    """20 hex digits that stand for a key's content, whatever its order."""
+    """20 hex digits for the content of a key; the order of its items does not matter."""
     text = json.dumps(key, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
 class _Reminder:
-    """Says on stderr what is waited for: at once, then every half minute."""
+    """Prints on stderr what the process waits for: at once, then every half minute."""
 
     def __init__(self, what: str) -> None:
         self.what = what

@@ -1,4 +1,4 @@
-"""What a config must satisfy before anything starts: types are the schema's business, meaning is checked here."""
+"""Checks of a config before anything starts. The schema checks types; this module checks ranges and contradictions."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def typed(composed: DictConfig) -> DictConfig:
 
 
 def _list_for_mapping(schema: DictConfig, plain: dict[Any, Any], prefix: str = "") -> str | None:
-    """The key of a list where the schema has a mapping, of which omegaconf's message does not tell."""
+    """The key of a list where the schema has a mapping, as omegaconf's message does not name it."""
     for name, value in plain.items():
         if name in schema and OmegaConf.is_dict(schema[name]):
             if isinstance(value, list):
@@ -101,7 +101,7 @@ def _weigh_scorers(shift: ShiftConfig) -> None:
 
 
 def _name_of(dataset: DatasetConfig) -> str:
-    """What data without a name are called: the last part of their (first) path."""
+    """The name of a data set that the config does not name: the last part of its (first) path."""
     first = dataset.path
     while isinstance(first, dict | list) and first:
         first = next(iter(first.values() if isinstance(first, dict) else first))
@@ -109,7 +109,7 @@ def _name_of(dataset: DatasetConfig) -> str:
 
 
 def _found(key: str, path: Any) -> Any:
-    """Absolute paths of what is on this machine, in a list or by split too."""
+    """Absolute paths of what is on this machine; ``path`` may be a list, or a mapping by split."""
     if isinstance(path, dict):
         return {name: _found(f"{key}.{name}", one) for name, one in path.items()}
     if isinstance(path, list):
@@ -284,7 +284,7 @@ def _check_evaluation(config: Config) -> None:
 
 
 def _find_places(config: Config) -> None:
-    """Paths of this machine become absolute, so that a run means the same wherever it is started."""
+    """Make the paths of this machine absolute, so that a run is the same wherever it is started."""
     config.paths.output = str(Path(config.paths.output).expanduser().absolute())
     config.paths.cache = str(Path(config.paths.cache).expanduser().absolute())
     config.model.path = found_place("model.path", config.model.path)
@@ -337,7 +337,7 @@ def _check_writable(key: str, path: Path) -> None:
 
 
 def _accepts_files(folder: Path) -> bool:
-    """Whether a file can really be made there (root passes access checks on read-only mounts and in /proc)."""
+    """Whether a file can be created there. It is tried: root passes access checks on read-only mounts and in /proc."""
     import tempfile
 
     try:

@@ -1,6 +1,6 @@
 """A lock with an owner, on file systems shared by many machines.
 
-It relies on nothing but the atomicity of ``link`` and ``rename``, and a process that died never blocks the others.
+It needs only that ``link`` and ``rename`` are atomic, and a process that died never blocks the others.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ EXPIRY = 120.0  # seconds without one after which an owner on another machine co
 
 @functools.cache
 def machine() -> str:
-    """Where a process id means something: host name, boot and process namespace."""
+    """The scope of a process id: host name, boot and process namespace."""
     parts = [socket.gethostname()]
     with contextlib.suppress(OSError):
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:8])
@@ -71,7 +71,7 @@ class Owner:
 
     @property
     def local(self) -> bool:
-        """Whether it runs (or ran) on this machine."""
+        """Whether the process is of this machine."""
         return self.machine == machine()
 
     def __str__(self) -> str:
@@ -127,7 +127,7 @@ class Lock:
             pause = min(2 * pause, 1.0)
 
     def release(self) -> None:
-        """Give it back; nothing happens in a process that does not own it (a forked child)."""
+        """Release the lock; in a process that does not own it (a forked child) nothing happens."""
         if self._me is None or self._me.pid != os.getpid():
             return
         self._done.set()
@@ -174,7 +174,7 @@ class Lock:
                 if chain and chain[-1][1] == me:
                     self._me, self._place = me, chain[-1][0]
                     return None
-                if linked:  # the chain we joined was released meanwhile
+                if linked:  # the chain was released meanwhile
                     place.unlink(missing_ok=True)
 
     @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""What a long computation says while it goes on, on stderr: a line when a stage begins, then one a minute."""
+"""Progress of long computations on stderr: one line when a stage begins, then one a minute."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def say(text: str) -> None:
 
 
 class Pace:
-    """How far a stage is, how fast it goes and what is left: told once a minute.
+    """Prints once a minute how far a stage is, how fast it goes and how long it will take.
 
     Args:
         what: the stage.

@@ -1,4 +1,4 @@
-"""Addresses of tracking stores: which file they mean, and their passwords, which no file and no message ever shows.
+"""Addresses of tracking stores: their files, and their passwords, which are never written or printed.
 
 The password of a server (``http://me:secret@host``) goes where MLflow looks for it, into ``MLFLOW_TRACKING_USERNAME``
 and ``MLFLOW_TRACKING_PASSWORD`` of this process; that of a database stays in ``MLFLOW_TRACKING_URI`` of this process,
@@ -84,7 +84,7 @@ def hide(text: str) -> str:
     """A text without passwords of addresses, and without those that this process has been given."""
     secrets = {os.environ.get("MLFLOW_TRACKING_PASSWORD", ""), os.environ.get("MLFLOW_TRACKING_TOKEN", "")}
     for secret in secrets | {quote(secret, safe="") for secret in secrets}:
-        if len(secret) > 3:  # a shorter one would be found in half of all words
+        if len(secret) > 3:  # shorter ones occur in ordinary words
             text = text.replace(secret, HIDDEN)
     return _masked(text)
 

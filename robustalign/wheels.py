@@ -22,12 +22,12 @@ def install() -> str:
 
 
 def wanted() -> dict[str, str]:
-    """Their versions by distribution, from that file."""
+    """Versions by distribution, from the file of :func:`requirements`."""
     return dict(re.findall(r"^([\w.-]+)==([\w.]+)", requirements().read_text(), flags=re.MULTILINE))
 
 
 def missing() -> list[str]:
-    """Those that are not installed."""
+    """The distributions that are not installed."""
 
     def there(name: str) -> bool:
         try:

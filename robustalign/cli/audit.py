@@ -1,4 +1,4 @@
-"""``robustalign audit``: measure a policy that is there already, by whatever tool it was trained, and report."""
+"""``robustalign audit``: measure an existing policy, whatever tool trained it, and report."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def words(args: argparse.Namespace) -> list[str]:
-    """The overrides of ``train.py`` that make the audit."""
+    """The overrides of ``robustalign train`` that make the audit."""
     label = args.label or Path(args.policy.rpartition(":")[2].rstrip("/")).name
     fixed = ["method=audit", f"method.policy='{args.policy}'", f"label='{label}'", "trainer.max_steps=1"]
     model = [] if any(word.startswith("model=") for word in args.overrides) else ["model=pretrained"]

@@ -1,4 +1,4 @@
-"""``robustalign data``: look at people's comparisons as they would be read and trained on."""
+"""``robustalign data``: show how a file of people's comparisons would be read and trained on."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PATH is a hub id, a folder, a file or a glob of .jsonl .json .csv .tsv .parquet 
 robustalign train: dataset=PRESET, dataset.format, 'dataset.fields={...}', model=..., model.path=... . Without a format
 the columns are looked at, and a yaml is suggested.
 """
-SAMPLE = 200  # rows by which a format is guessed
+SAMPLE = 200  # rows from which the format is guessed
 MOST = 12  # groups of a column that are shown
 
 
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def check(path: str, words: Sequence[str]) -> int:
-    """Print what was found; the exit code is 1 where a row cannot be read."""
+    """Print the facts about a file; the exit code is 1 if a row cannot be read."""
     from robustalign.data.examine import examine
 
     config, guess = _config(path, words)

@@ -1,4 +1,4 @@
-"""``robustalign demo``: what robust training does for a neglected minority, from nothing to a report."""
+"""``robustalign demo``: a small sweep with its report, on what robust training does for a neglected minority."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``robustalign doctor``: what is installed here, what is missing, and the command that brings it."""
+"""``robustalign doctor``: what is installed here, what is missing, and the command that installs it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ The exit code is 1 if something is missing that every run needs.
   tracking.uri     the store                                           sqlite:///<paths.output>/mlflow.db
 """
 NEEDED = ("torch", "transformers", "datasets", "peft", "hydra-core", "omegaconf", "mlflow", "safetensors")
-OPTIONAL = {  # module -> what it is for, and the words for pip
+OPTIONAL = {  # module -> its purpose, and the argument for pip
     "fasttext": ("emotion rewards", "'robustalign[data]'"),
     "lightgbm": ("emotion rewards", "'robustalign[data]'"),
     "gguf": ("SmolLM2 from its wheel", "'robustalign[data]'"),
@@ -46,7 +46,7 @@ class Finding(NamedTuple):
 
 
 def main() -> int:
-    """Look, and print what was found."""
+    """Print every finding; the exit code is 1 if something is missing that every run needs."""
     with one_line_errors():
         keys = read_keys(sys.argv[1:], HELP, {"paths.output": "outputs", "tracking.uri": None})
     findings = [*packages(), *machine(), *data(), *slurm(), *store(str(keys["paths.output"]), keys["tracking.uri"])]

@@ -43,7 +43,7 @@ def one_line_errors() -> Iterator[None]:
 
 
 def explain(error: BaseException) -> ConfigError:
-    """The config key at fault and what to do, for any error of Hydra, OmegaConf or ours."""
+    """The config key at fault and the fix, for any error of Hydra, of OmegaConf or of this package."""
     for cause in _chain(error):
         if isinstance(cause, ConfigError):
             return cause
@@ -154,7 +154,7 @@ def _reward_keys() -> list[str]:
 
 
 def _method_keys() -> list[str]:
-    """The keys that some method has: torch is imported, so only where a key is wrong already."""
+    """The keys that some method has. It imports torch, so it is called only after a key was found to be wrong."""
     from robustalign.training.objective import known_keys
 
     return [f"method.{key}" for key in known_keys()]

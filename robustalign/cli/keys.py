@@ -24,10 +24,10 @@ class Keys(dict[str, "str | None"]):
         return self._checked(key, 0.0, float)
 
     def store(self, output: Path) -> str:
-        """The store's URI; a SQLite file has to exist, as reading must not make one, and to hold ``experiment``.
+        """The store's URI.
 
         Raises:
-            ConfigError: there is nothing to read.
+            ConfigError: the SQLite file does not exist (reading must not create it), or has no such ``experiment``.
         """
         address = self["tracking.uri"]
         uri = keep_password(address) if address else sqlite_uri(output / "mlflow.db")

@@ -1,4 +1,4 @@
-"""``robustalign rates``: the theory's rates, measured in the class it is about."""
+"""``robustalign rates``: the convergence rates of the theory, measured on log-linear policies."""
 
 from __future__ import annotations
 

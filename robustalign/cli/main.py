@@ -1,4 +1,4 @@
-"""``robustalign``: one command for everything. A subcommand is a module with ``main()``, imported when it is named."""
+"""``robustalign``: the one command. A subcommand is a module with ``main()``, imported when it is called."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Align language models robustly, and measure what holds up when preferences shift
 
 
 def main() -> int:
-    """Hand over to the subcommand. Returns its exit code."""
+    """Run the subcommand that the command line names; its exit code."""
     words = sys.argv[1:]
     if not words or words[0] in ("-h", "--help", "help"):
         print(HELP + "\n".join(f"  {name:<8} {COMMANDS[name][1]}" for name in commands()))
@@ -58,7 +58,10 @@ def commands() -> list[str]:
 
 
 def run(name: str, words: Sequence[str]) -> int:
-    """A subcommand with its words. Shell completion is for commands of one word: ``train`` is ``robustalign-train``."""
+    """Run a subcommand with its arguments; its exit code.
+
+    Hydra's shell completion works for commands of one word, so ``train`` is also ``robustalign-train``.
+    """
     sys.argv = ["robustalign-train" if name == "train" else f"robustalign {name}", *words]
     try:
         return importlib.import_module(f"robustalign.cli.{COMMANDS[name][0]}").main() or 0

@@ -1,4 +1,4 @@
-"""``robustalign sweep``: look at sweeps that were launched, and act on them, from any shell."""
+"""``robustalign sweep``: show launched sweeps, and wait for, retry or cancel their runs, from any shell."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from robustalign.sweeps.sweep import Sweep
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line and do what it says."""
+    """Parse the command line and run the subcommand; its exit code."""
     args = _parser().parse_args(argv)
     with one_line_errors():
         return int(args.do(args))
@@ -36,24 +36,24 @@ def status(args: argparse.Namespace) -> int:
 
 
 def retry(args: argparse.Namespace) -> int:
-    """Start failed, cancelled and worn-out runs again, from their checkpoints."""
+    """Start failed, cancelled and too often killed runs again, from their checkpoints."""
     return api.retry(_sweep(args), *args.runs)
 
 
 def wait(args: argparse.Namespace) -> int:
-    """Stay until every run ended; killed runs, and runs that nobody runs any more, are started again."""
+    """Wait until every run has ended; killed runs, and runs without a process or job, are started again."""
     return api.wait(_sweep(args))
 
 
 def cancel(args: argparse.Namespace) -> int:
-    """Cancel runs: those at work save a checkpoint first."""
+    """Cancel runs; a running one saves a checkpoint first."""
     cancelled = api.cancel(_sweep(args), *args.runs)
-    print(f"{len(cancelled)} runs cancelled (those at work at their next step)")
+    print(f"{len(cancelled)} runs cancelled (running ones stop at their next step)")
     return 0
 
 
 def logs(args: argparse.Namespace) -> int:
-    """The end of a run's log, and with ``--follow`` what comes."""
+    """Print the end of a run's log; with ``--follow``, go on until the run ends."""
     sweep = _sweep(args)
     (run,) = api.chosen(sweep, [args.run])
     print(f"==> {run.folder.log}", file=sys.stderr)

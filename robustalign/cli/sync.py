@@ -1,4 +1,4 @@
-"""``robustalign sync``: bring the journals of sweeps into an MLflow store, each thing once."""
+"""``robustalign sync``: import the journals of sweeps into an MLflow store; what is there already is not sent again."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for sweep in [find(output, name) for name in args.sweeps] or sweeps(output):
             try:
                 look(sweep)
-            except ConfigError as error:  # no scheduler here: take the runs' own word for it
+            except ConfigError as error:  # there may be no scheduler here, so the status files alone decide
                 print(f"robustalign: warning: {error}", file=sys.stderr)
             sweep_importer = SweepImporter(sweep, keep_password(args.uri) if args.uri else None, args.experiment)
             sweep_importer.close()

@@ -23,7 +23,7 @@ SWEEPS = {"-m", "--multirun"}
 def main() -> None:
     """Compose, check, run, import, report. The exit code is 0 only if every run finished."""
     register()
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us instead of being printed
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints errors itself
     words = replaced(word for word in sys.argv[1:] if word not in SWEEPS)
     with contextlib.ExitStack() as stack, one_line_errors():
         check_choices(words)
@@ -40,10 +40,10 @@ def main() -> None:
 
 
 def check_choices(words: list[str]) -> None:
-    """Refuse ``GROUP=null`` and the like, which Hydra answers with a traceback.
+    """Refuse ``GROUP=null`` and similar words, for which Hydra raises a traceback.
 
     Raises:
-        ConfigError: with what there is to choose from.
+        ConfigError: with the choices of the group.
     """
     groups = {folder.name: folder for folder in config_dir().iterdir() if folder.is_dir() and folder.name != "hydra"}
     for word in words:
@@ -60,7 +60,7 @@ def _program(words: list[str]) -> str:
 
 
 def train(config: DictConfig) -> None:
-    """Called by Hydra's own ways to run: ours has the launcher run the composed configs (``robustalign.sweeps.hydra``).
+    """Refuse Hydra's own launchers, which call this; ours run the composed configs (``robustalign.sweeps.hydra``).
 
     Raises:
         ConfigError: always.

@@ -84,7 +84,7 @@ def status(sweep: Sweep) -> pd.DataFrame:
 
 
 def wait(sweep: Sweep) -> int:
-    """Stay until every run ended; killed runs, and runs that nobody runs any more, are started again.
+    """Wait until every run has ended; killed runs, and runs without a process or job, are started again.
 
     Returns 0 if every run finished, 1 if not, 130 if somebody stopped the waiting.
     """
@@ -96,7 +96,7 @@ def wait(sweep: Sweep) -> int:
 
 
 def retry(sweep: Sweep, *names: str) -> int:
-    """Start failed, cancelled and worn-out runs (all, or those named) again, from their checkpoints.
+    """Start failed, cancelled and too often killed runs (all, or those named) again, from their checkpoints.
 
     Returns what ``wait`` does.
     """
@@ -109,7 +109,7 @@ def retry(sweep: Sweep, *names: str) -> int:
 
 
 def cancel(sweep: Sweep, *names: str) -> list[Run]:
-    """Stop runs for good: those at work save a checkpoint at their next step, the others never start."""
+    """Cancel runs: a running one saves a checkpoint at its next step and stops, the others never start."""
     runs = [run for run in chosen(sweep, names) if not run.folder.status().state.ended]
     for run in runs:
         run.folder.ask_cancel()

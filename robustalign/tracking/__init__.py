@@ -1,4 +1,4 @@
-"""MLflow: the one package that imports it, and only when it is used (it costs seconds of CPU)."""
+"""MLflow. No other package imports it, and this one only when it is used, as the import takes seconds."""
 
 from robustalign.tracking.importer import Importer, RunView
 from robustalign.tracking.store import open_store

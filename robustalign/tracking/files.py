@@ -1,4 +1,4 @@
-"""The files of runs, wherever a store keeps them, and a report's way into its sweep's parent run."""
+"""The files of runs in a store: reading them, and attaching reports and models."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def local_files(uri: str, table: pd.DataFrame, downloads: Path) -> list[Path]:
 
 
 def histories(uri: str, run_ids: Sequence[str], names: Sequence[str]) -> pd.DataFrame:
-    """Metrics over steps: columns ``run_id name step value``, one row a step (the latest value told of it)."""
+    """Metrics over steps: columns ``run_id name step value``, one row for each step, with its latest value."""
     client = open_store(uri)
     rows = [
         (run_id, name, point.step, point.value, point.timestamp)
@@ -43,7 +43,7 @@ def histories(uri: str, run_ids: Sequence[str], names: Sequence[str]) -> pd.Data
 
 
 def attach_report(uri: str, run_id: str, folder: Path, words: str) -> None:
-    """Put a report's folder and words into a run, in place of those of an earlier call."""
+    """Attach a report's folder and words to a run, in place of those of an earlier call."""
     from robustalign.tracking.note import write_note
 
     client = open_store(uri)
@@ -67,7 +67,7 @@ def attach_model(uri: str, identity: str, folder: Path) -> None:
 
 
 def _own(artifact_dir: str) -> Path | None:
-    """The folder behind a URI, if it is on this machine."""
+    """The folder behind a URI; None if it is not on this machine."""
     parsed = urlparse(artifact_dir)
     return Path(unquote(parsed.path)) if parsed.scheme in ("file", "") else None
 

@@ -1,4 +1,4 @@
-"""Brings what runs told in their folders into MLflow, each thing once however often it is called."""
+"""Imports the journals and files of runs into MLflow. Importing twice stores nothing twice."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Records = Callable[[int], Iterator[tuple[dict[str, Any], int]]]  # a journal's r
 
 @dataclass
 class RunView:
-    """What the store shall know of a run, beside its journal."""
+    """The facts about a run that the store gets beside its journal."""
 
     uid: str
     name: str
@@ -43,7 +43,7 @@ class RunView:
     started: float | None = None
     ended: float | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
-    tags: Mapping[str, str | None] = field(default_factory=dict)  # an empty one is taken away
+    tags: Mapping[str, str | None] = field(default_factory=dict)  # an empty value removes the tag
     files: tuple[str, ...] = ()  # in the folder, attached when the run ends
 
 
@@ -58,10 +58,10 @@ class _StoredRun:
 
 
 class Importer:
-    """Fills one experiment of one store.
+    """Imports runs into one experiment of one store.
 
-    A run is found again by its uid and its sweep, its journal goes on where the store's own mark
-    says, and metrics carry the journal's time stamps: what is sent twice is stored once.
+    A run is found again by its uid and its sweep. A tag in the store says up to which byte its journal was imported,
+    and metrics carry the journal's time stamps, so a metric that is sent twice is stored once.
     """
 
     def __init__(self, uri: str, experiment: str, artifacts: Path) -> None:
@@ -71,7 +71,7 @@ class Importer:
         self._stored_runs: dict[str, _StoredRun] = {}
 
     def sweep(self, sweep: str, name: str, tags: Mapping[str, str]) -> str:
-        """The parent run of a sweep, made if there is none. Returns its id."""
+        """The id of a sweep's parent run, which is created if there is none."""
         with self._creating():
             if run := self._find(f"tags.`robustalign.kind` = 'sweep' and tags.`robustalign.sweep` = '{sweep}'"):
                 self.client.update_run(run.info.run_id, status="RUNNING")
@@ -81,7 +81,7 @@ class Importer:
             return run.info.run_id
 
     def end_sweep(self, run_id: str, status: str, note: str, files: Mapping[str, str]) -> None:
-        """Set the parent's last status, say in its description how it was made, and attach texts by path."""
+        """Set the parent's final status and the first part of its description, and attach texts by path."""
         from robustalign.tracking.note import write_note
 
         write_note(self.client, run_id, origin=note)
@@ -90,7 +90,7 @@ class Importer:
         self.client.set_terminated(run_id, status)
 
     def bring(self, view: RunView, records: Records, parent: str | None) -> str:
-        """Everything that is new of a run. Returns its id in the store."""
+        """Import what a run has gained since the last call. Returns its id in the store."""
         stored_run = self._stored_runs.get(view.uid) or self._find_or_create(view, parent)
         self._stored_runs[view.uid] = stored_run
         stored_run.offset = self._journal(stored_run, view, records)
@@ -205,18 +205,18 @@ class Importer:
         with self._creating():
             experiment = self.client.get_experiment_by_name(name)
             if experiment is None:
-                remote = self.uri.startswith("http")  # a server keeps artefacts where it likes
+                remote = self.uri.startswith("http")  # a server decides itself where artefacts are
                 place = None if remote else artifacts.absolute().as_uri()
                 return self.client.create_experiment(name, place, tags=KIND)
             if experiment.lifecycle_stage == "deleted":
                 self.client.restore_experiment(experiment.experiment_id)
             for name, value in KIND.items():
-                if name not in experiment.tags:  # it was made by hand, or by an older version
+                if name not in experiment.tags:  # the experiment was created by hand, or by an older version
                     self.client.set_experiment_tag(experiment.experiment_id, name, value)
             return experiment.experiment_id
 
     def _creating(self) -> contextlib.AbstractContextManager[Any]:
-        """Look and create are one step among the processes that share a SQLite file."""
+        """A lock that makes looking and creating one step for the processes that share a SQLite file."""
         file = sqlite_file(self.uri)
         return contextlib.nullcontext() if file is None else store_lock(file)
 

@@ -1,4 +1,4 @@
-"""The description of a sweep's parent run, as the UI shows it: how it was made, and what a report found."""
+"""The description of a sweep's parent run, as the UI shows it: its origin, and the findings of a report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Raw access to what a store knows of the runs of an experiment."""
+"""The runs of an experiment as a table."""
 
 from __future__ import annotations
 

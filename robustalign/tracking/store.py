@@ -1,4 +1,4 @@
-"""Opening a tracking store: created by one process at a time, quick to write to."""
+"""Opening a tracking store; one process at a time creates it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def open_store(uri: str) -> MlflowClient:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
-    os.environ.pop("MLFLOW_RUN_ID", None)  # it would send every run's metrics to that one
+    os.environ.pop("MLFLOW_RUN_ID", None)  # else MLflow would send the metrics of every run there
     from mlflow.tracking import MlflowClient
 
     for name in ("alembic", "mlflow.store.db.utils", "mlflow.store.db_migrations"):
@@ -39,7 +39,7 @@ def open_store(uri: str) -> MlflowClient:
             client = MlflowClient(address)
             client.search_experiments(max_results=1)
             return client
-        # processes that create the tables at the same time spoil each other's work
+        # processes that create the tables at the same time fail
         with store_lock(file):
             client = MlflowClient(uri)
             client.search_experiments(max_results=1)
@@ -55,7 +55,7 @@ def open_store(uri: str) -> MlflowClient:
 
 
 def store_lock(file: Path) -> Lock:
-    """Held while something is created in a SQLite store."""
+    """The lock under which things are created in a SQLite store."""
     return Lock(file.with_name(f".{file.name}.lock"))
 
 
