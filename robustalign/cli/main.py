@@ -36,7 +36,7 @@ Align language models robustly, and measure what holds up when preferences shift
 
 
 def main() -> int:
-    """Run the subcommand that the command line names; its exit code."""
+    """Run the subcommand that the command line names. Returns its exit code."""
     words = sys.argv[1:]
     if not words or words[0] in ("-h", "--help", "help"):
         print(HELP + "\n".join(f"  {name:<8} {COMMANDS[name][1]}" for name in commands()))
@@ -58,7 +58,7 @@ def commands() -> list[str]:
 
 
 def run(name: str, words: Sequence[str]) -> int:
-    """Run a subcommand with its arguments; its exit code.
+    """Run a subcommand with its arguments. Returns its exit code.
 
     Hydra's shell completion works for commands of one word, so ``train`` is also ``robustalign-train``.
     """

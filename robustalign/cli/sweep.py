@@ -17,7 +17,7 @@ from robustalign.sweeps.sweep import Sweep
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line and run the subcommand; its exit code."""
+    """Parse the command line and run the subcommand. Returns its exit code."""
     args = _parser().parse_args(argv)
     with one_line_errors():
         return int(args.do(args))

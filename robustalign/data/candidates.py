@@ -55,7 +55,7 @@ class Candidates:
 
     @property
     def asked(self) -> list[str]:
-        """What was said last in each prompt, ``[P]``."""
+        """The last turn of each prompt as text, ``[P]``."""
         return asked(self.table)
 
     @cached_property
@@ -76,7 +76,7 @@ class Candidates:
 
     @cached_property
     def judged(self) -> Items:
-        """Which comparisons are of the same item."""
+        """The items of the comparisons."""
         return items_of(self.prompt_ids, self.table["replies"][:])
 
     @property
@@ -105,14 +105,14 @@ def split_rows(config: Config, cache: ArtefactCache) -> Rows:
     """The rows of a table of prompts or comparisons in the splits that the shift asks for.
 
     Raises:
-        ConfigError: they cannot be read, or nobody whom the shift trains on is there.
+        ConfigError: they cannot be read, or hold no row of a group that the shift trains on.
     """
     rows = read_rows(config.dataset, cache)
     return with_whole_groups(rows, config.shift, config.dataset.split_by) if config.shift.whole_groups else rows
 
 
 def check_source(config: Config, splits: Sequence[str], cache: ArtefactCache) -> Account | None:
-    """Read the data, once for all runs; the account of what became of their rows, where they are a table.
+    """Read the data, once for all runs; returns the account of their rows, or None where the data are no table.
 
     Raises:
         ConfigError: a missing wheel, file or column, a row that cannot be read, or a split without a row.
@@ -224,12 +224,12 @@ def _save(
 
 
 def asked(table: Dataset) -> list[str]:
-    """What was said last in each prompt of a table of candidates, ``[P]``."""
+    """The last turn of each prompt of a table of candidates as text, ``[P]``."""
     return [turns[-1]["content"] for turns in table["turns"]]
 
 
 def split_key(config: Config, split: str) -> dict:
-    """What the candidates of a split depend on, beside the model: the key of their artefact.
+    """The key of a split's candidates in the cache: all that they depend on beside the model.
 
     Raises:
         ConfigError: the data are not there.

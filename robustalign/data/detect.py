@@ -1,7 +1,7 @@
-"""What a file holds, guessed from its columns and first rows: the format, its fields, and columns worth carrying.
+"""Guesses the format of a file, its fields and the columns worth carrying, from column names and first rows.
 
-A guess is a suggestion for people to look at. Where a sign cannot be seen in the data (does 1 mean the first?), the
-suggestion says so.
+A guess is a suggestion for people to check. It names the values whose meaning the data cannot tell (does 1 mean that
+the first reply won?).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _WHO = re.compile(r"country|lang|annotator|worker|judge|user_id|gender|age$|date
 
 @dataclass
 class Guess:
-    """``settings``: of ``dataset`` (format, fields, gather); ``doubts``: what only a person can tell."""
+    """``settings``: of ``dataset`` (format, fields, gather); ``doubts``: questions for a person."""
 
     settings: dict[str, Any] = field(default_factory=dict)
     doubts: list[str] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""A look at a whole data set as it would be read: counts, groups, duplicates, lengths, every row that is not right."""
+"""The facts about a data set as it would be read: counts, groups, duplicates, lengths, and every faulty row."""
 
 from __future__ import annotations
 

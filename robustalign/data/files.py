@@ -1,4 +1,4 @@
-"""Any file that people have, as rows: the one place that opens data.
+"""Reads files of any kind as rows. No other module opens data.
 
 A *part* is a split as the data name it (``train_prefs``), or all rows where they name none. Rows are dictionaries,
 read one at a time, so a file of any size fits into memory.
@@ -29,7 +29,7 @@ from robustalign.errors import ConfigError
 from robustalign.fingerprints import of_file
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow")
-_PEEK = 100  # rows that are looked at for the names of columns
+_PEEK = 100  # rows that are read for the names of columns
 _SPLIT_IN_NAME = re.compile(r"(?:^|[^a-z])(train|validation|valid|val|dev|test)(?![a-z])", re.IGNORECASE)
 csv.field_size_limit(sys.maxsize)
 
@@ -111,13 +111,13 @@ def parts(
 
 
 def is_local(path: str) -> bool:
-    """Whether a path means this machine: it is there, or it is spelt as no hub id can be."""
+    """Whether a path is of this machine: it exists, or it cannot be the id of a hub's data set."""
     plain = re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", path)
     return plain is None or Path(path).expanduser().exists() or _suffix(Path(path)) is not None
 
 
 def content(found: Sequence[Part]) -> str:
-    """20 hex digits that stand for the bytes that would be read, whatever their folder is called."""
+    """20 hex digits for the bytes that would be read, whatever the name of their folder."""
     state = hashlib.sha256()
     for part in found:
         state.update(f"{part.split}\0{part.version}\0{len(part.files)}\0".encode())
@@ -130,7 +130,7 @@ def content(found: Sequence[Part]) -> str:
 
 
 def _of_split(name: str, found: list[Part], key: str) -> list[Part]:
-    """Of data that have several splits the one of that name.
+    """The parts of the split with that name, of data that have several splits.
 
     Raises:
         ConfigError: there is none.

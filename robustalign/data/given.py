@@ -74,7 +74,7 @@ def given_candidates(config: Config, split: str, encoder: Encoder, rows: Rows, t
 
 
 def nothing_left(config: Config, split: str, account: Account, too_long: int = 0) -> tuple[str, str]:
-    """The key and the problem of a split without a row."""
+    """The error about a split without a row: the key and the problem."""
     if too_long:
         problem = f"{config.model.max_length} is too short: all {too_long} comparisons of the {split} split are longer"
         return "model.max_length", problem
@@ -162,10 +162,10 @@ def _encode(
 
 
 def refused(dataset: DatasetConfig, row: str, error: Unrenderable) -> bool:
-    """True: a row that the chat template refuses is to be counted and left out.
+    """Return True if a row that the chat template refuses is to be counted and left out.
 
     Raises:
-        ConfigError: such a row is not to be there.
+        ConfigError: ``dataset.bad_rows`` allows no such row.
     """
     if dataset.bad_rows == "drop":
         return True

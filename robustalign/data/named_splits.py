@@ -1,4 +1,4 @@
-"""Which split of ours is which of the data's own: by their names, or by a column that holds them."""
+"""The data's own splits as train, validation and test: by their names, or by a column that holds them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ ALIASES = {"val": "validation", "valid": "validation", "dev": "validation"}
 
 
 class NamedSplits:
-    """Which split of ours a row belongs to, by the data's own names.
+    """The split of a row (train, validation or test), from the data's own names.
 
     Raises:
-        ConfigError: nobody can tell which split is which.
+        ConfigError: the names do not say which split is which, and ``dataset.splits`` does not either.
     """
 
     def __init__(self, config: DatasetConfig, names: Sequence[str]) -> None:
@@ -62,7 +62,7 @@ class NamedSplits:
         return names
 
     def _check(self, there: Sequence[str]) -> None:
-        """Every split of ours needs one of the names that are given for it."""
+        """Refuse ``dataset.splits`` if none of the names for one of the splits exists in the data."""
         for code in sorted(set(self.codes.values())):
             names = [name for name, of in self.codes.items() if of == code]
             if not set(names) & set(there):
@@ -95,6 +95,6 @@ class NamedSplits:
         return {code for name, code in self.codes.items() if name in self.seen or self.column is None} - {WHOLE}
 
     def unused(self) -> list[str]:
-        """Names of the data that no split of ours has."""
+        """The data's names that belong to none of the splits."""
         there = set(self.seen) if self.column is not None else {*self.names, *self.seen}
         return [name or "one without a name" for name in sorted(there - set(self.codes))]

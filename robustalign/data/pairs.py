@@ -26,7 +26,7 @@ def training_pairs(shift: Shift, candidates: Candidates, rule: PairsConfig, seed
     shares are the population's, although some annotators see more ties than others.
 
     Raises:
-        ConfigError: nobody could tell any two candidates apart.
+        ConfigError: no annotator prefers one candidate to another.
     """
     rng = np.random.default_rng([seed, 1])
     shares = shift.shares(target)
@@ -78,7 +78,7 @@ def _reasons(pairs: Pairs) -> str:
 
 @dataclass(frozen=True)
 class PairColumns:
-    """What a method asks for beside tokens and reference log-probs: columns of ``PairTerms`` that come with the data.
+    """The columns of ``PairTerms`` that come with the data, and that a method needs beside tokens and log-probs.
 
     Args:
         known: ``[N]`` or ``[N, K]`` by name; a name that is not among ``DATA_COLUMNS`` reaches no method.

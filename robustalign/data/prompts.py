@@ -1,4 +1,4 @@
-"""What data hold: turns with the roles that they came with, prompts of them, and comparisons of two replies."""
+"""The contents of data: turns with their roles, prompts made of turns, and comparisons of two replies."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Turn:
-    """What one speaker said. ``role``: user, assistant, system, tool or whatever the chat template knows."""
+    """A message of one speaker. ``role``: user, assistant, system, tool or whatever the chat template knows."""
 
     role: str
     content: str
@@ -18,7 +18,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a policy is asked.
+    """A prompt for a policy.
 
     ``turns``: at least one, up to where the reply begins. ``group``: of the people it comes from, or ''.
     ``row``: where it stands in the data, for messages ('train row 17'); it plays no part in comparisons.
@@ -30,7 +30,7 @@ class Prompt:
 
     @property
     def text(self) -> str:
-        """What was said last."""
+        """The content of the last turn."""
         return self.turns[-1].content
 
 

@@ -1,4 +1,4 @@
-"""Lists of different lengths in a memory-mapped table: each is read when it is asked for."""
+"""Lists of different lengths in a memory-mapped table; each is read when it is indexed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from datasets import Dataset
 
 
 class Lists(Sequence[list[Any]]):
-    """A column of (lists of) lists of numbers or texts, as a sequence that holds none of them.
+    """A column of (lists of) lists of numbers or texts, as a sequence that reads them from the table.
 
     Args:
         table: with the column.

@@ -25,8 +25,11 @@ UNUSED = "split that is not used"
 
 @dataclass
 class Account:
-    """What became of the rows. ``splits``: our split -> ``kept``, ``dropped`` by reason, and ``first``: the first row
-    that a reason befell; ``unused``: splits of the data that no split of ours names."""
+    """The numbers of rows that were kept and dropped.
+
+    ``splits``: split -> ``kept``, ``dropped`` by reason, and ``first``, the first row with that reason. ``unused``:
+    splits of the data that are not read.
+    """
 
     read: int = 0
     splits: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -62,7 +65,7 @@ def _holds(names: Sequence[str], path: str) -> bool:
 
 
 class Reading:
-    """One pass over the data. ``bad`` is told of every row that cannot be read, where it is not to be an error."""
+    """One pass over the data. ``bad(place, fault)``, if given, is called for each row that cannot be read."""
 
     def __init__(self, config: DatasetConfig, bad: Callable[[str, BadRow], None] | None = None) -> None:
         self.config, self.bad = config, bad
@@ -202,7 +205,7 @@ class Reading:
         return split, account
 
     def _assign(self, codes: np.ndarray, keys: np.ndarray, given: set[int], account: Account) -> np.ndarray:
-        """Where rows go; those whose key stands in an earlier split too are dropped and counted."""
+        """The split of each row; rows whose key occurs in an earlier split are dropped and counted."""
         if not len(codes):
             return codes
         sides = np.stack([placed(codes, self._cut(column), given) for column in keys.T])

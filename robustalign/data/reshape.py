@@ -1,4 +1,4 @@
-"""Rows into other rows, before a format reads them: side tables, threads of messages, rows that belong together.
+"""Transforms rows before a format reads them: side tables, threads of messages, rows that belong together.
 
 ``dataset.join``     ``{survey: {path: survey.jsonl, key: user_id, column: user_id}}``: the row of a side table by name.
 ``dataset.thread``   rows are messages that answer one another: ``thread`` holds what was said before each.
@@ -240,7 +240,7 @@ def _turns(spec: Mapping[str, Any]) -> Step:
                 thread = [*thread, *({"role": "user", "content": text} for text in asked)]
                 yield f"{where} turn {turn}", {**row, "thread": thread, "rows": replies}
                 if best is None:
-                    break  # nobody knows what the conversation went on from
+                    break  # the reply with which the conversation went on is not known
                 thread = [*thread, {"role": "assistant", "content": best}]
 
     return step

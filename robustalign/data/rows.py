@@ -1,8 +1,8 @@
-"""From files to comparisons in splits: one memory-mapped table, and an account of what was read, kept and dropped.
+"""From files to comparisons in splits: one memory-mapped table, and an account of rows read, kept and dropped.
 
-Rows are read, reshaped, made comparisons of by the format, and written one batch after another; what decides their
-split is a number a row. The table depends on the data's content and the reading keys of ``dataset`` alone: on no
-tokenizer, no model and no limit.
+Rows are read, reshaped, turned into comparisons by the format, and written batch by batch. Memory holds one number for
+each row, which decides its split. The table depends on the data's content and the reading keys of ``dataset`` alone: on
+no tokenizer, no model and no limit.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def key(config: DatasetConfig) -> dict[str, Any]:
     side = {name: content(table) for name, table in reshape.join_parts(config).items()}
     facts: dict[str, Any] = {"version": 2, "content": content(found), "side": side}
     facts |= {name: getattr(config, name) for name in READING}
-    if config.cut != CutConfig():  # tables that were made at the default stay what they are
+    if config.cut != CutConfig():  # tables that were made at the default keep their key
         facts["cut"] = asdict(config.cut)
     if "_file" in json.dumps(facts, default=str):  # a column that is read from where a file stands
         facts["files"] = [part.file for part in found]

@@ -1,4 +1,4 @@
-"""Splits that no row can cross: by conversation, by prompt, or by whatever a key stands for."""
+"""Splits by a hash of a key, such as a conversation or a prompt: rows with one key are in one split."""
 
 from __future__ import annotations
 

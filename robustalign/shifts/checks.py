@@ -1,4 +1,4 @@
-"""What a shift between people must say, before any data are read."""
+"""Checks of a shift between people, before any data are read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A shift between people: who labelled a comparison is told by a column of the data, and populations differ in who.
+"""A shift between people: a column of the data says who labelled a comparison, and populations differ in these people.
 
 The values of a column are the components, ``groups``. A comparison belongs to the group that labelled it, so
 populations differ in whose comparisons they hold and how many; nothing is labelled anew.

@@ -1,4 +1,4 @@
-"""What a shift is: the population that a policy is trained for, and those that it is tested on.
+"""A shift: the population that a policy is trained for, and those that it is tested on.
 
 A *component* is a kind of labeller: an objective's people, or the people whose column has one value. A population is
 shares over components, so what a policy is worth to it is the weighted mean of what it is worth to each.
@@ -57,7 +57,7 @@ class Judge(Named, Protocol):
     @property
     def group(self) -> str: ...
     def utility(self, scores: Mapping[str, np.ndarray]) -> np.ndarray:
-        """What replies with these scores are worth to it, of the scores' shape."""
+        """The utility of replies with these scores, of the scores' shape."""
         ...
 
 
@@ -67,12 +67,12 @@ class Populations(ABC):
     @property
     @abstractmethod
     def components(self) -> Sequence[Named]:
-        """Who labels."""
+        """The kinds of labellers."""
 
     @property
     @abstractmethod
     def names(self) -> tuple[str, ...]:
-        """Of the targets."""
+        """The names of the targets."""
 
     @abstractmethod
     def shares(self, target: str | None = None) -> np.ndarray:
@@ -93,7 +93,7 @@ class Populations(ABC):
         return max(self.names, key=self.coordinate)
 
     def pure(self, target: str) -> bool:
-        """Whether one kind of people makes up the target."""
+        """Whether the target consists of a single component."""
         return bool(self.shares(target).max() == 1)
 
     def importance(self, target: str) -> np.ndarray | None:
@@ -120,7 +120,7 @@ class Shift(Populations):
 
     @property
     def judges(self) -> Sequence[Judge]:
-        """Who can say what a new reply is worth: one for each of ``components``, one for all of them, or nobody."""
+        """Those who can rate a new reply: one for each of ``components``, one for all of them, or none."""
         return ()
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""What a row holds: a comparison, or a reason why there is none; and how turns become one."""
+"""The content of a row, a comparison or the reason why there is none; and how turns become a comparison."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def comparison(
 
 
 def apart(first: Sequence[Turn], second: Sequence[Turn]) -> tuple[tuple[Turn, ...], ...] | Dropped:
-    """Two transcripts as what both begin with, and the last turn of each."""
+    """The common beginning of two transcripts, and the last turn of each."""
     shared = 0
     while shared < min(len(first), len(second)) and first[shared] == second[shared]:
         shared += 1

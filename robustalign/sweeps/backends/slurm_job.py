@@ -101,7 +101,7 @@ def _logs() -> Path:
 
 
 def _worker(folder: RunFolder, more: Sequence[str]) -> int:
-    """Run a worker to its end; its exit code.
+    """Run a worker to its end. Returns its exit code.
 
     It starts with signals blocked, and unblocks them once it can act on them: none that arrives earlier is lost.
     """
