@@ -1,1 +1,1 @@
-"""The straight line from a config to results, and the sweeps made of many such lines."""
+"""One run, from a config to its results."""

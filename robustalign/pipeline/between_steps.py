@@ -13,14 +13,14 @@ from robustalign.training import distributed
 
 
 class Steps:
-    """Tells the step, evaluates at some steps, and stops when asked to.
+    """Writes the step into the status, evaluates after some steps, and stops when asked to.
 
     Args:
-        folder: whose status tells the step.
-        config: after ``evaluation.steps``, all ranks call ``evaluate(policy, step)``.
+        folder: of the run; its status gets the step.
+        config: ``evaluation.steps`` are the steps after which all ranks call ``evaluate(policy, step)``.
         evaluate: see ``config``.
         should_stop: whether this process was asked to stop; all ranks then save a checkpoint and stop.
-        policy: that is trained.
+        policy: the policy in training.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Steps:
         self.pace: Pace | None = None
 
     def __call__(self, step: int) -> bool:
-        """What is to be done after ``step``; whether all ranks are to stop."""
+        """Do what is due after ``step``. Returns whether all ranks are to stop."""
         if distributed.rank() == 0:
             self.folder.set_status(step=step)
             self.pace = self.pace or Pace("train", self.last, "steps", done=step)

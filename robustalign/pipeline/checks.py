@@ -1,4 +1,4 @@
-"""What can be refused of a config without loading a model, where torch is imported."""
+"""Checks of a config that need torch, but no model."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def check_config(config: Config) -> list[str]:
 
 
 def _check_limits(config: Config) -> None:
-    """What the architecture cannot do, where its folder is already there."""
+    """Refuse what the architecture cannot do, if its config is on this machine."""
     kind, _, name = config.model.path.partition(":")
     folder = asset_folder(name) if kind == "asset" else Path(config.model.path)
     if (folder / "config.json").is_file():
@@ -64,8 +64,11 @@ def _check_limits(config: Config) -> None:
 
 
 def _check_double_backward(config: Config) -> None:
-    """FSDP crashes; flash attention has no second derivative and may leave it out without a word; sdpa has one on its
-    plain path, which a recomputation in the backward would not take."""
+    """Refuse what has no correct second derivative.
+
+    FSDP crashes. Flash attention has no second derivative, and some versions omit it without an error. sdpa has one on
+    its plain path, which a recomputation in the backward does not use.
+    """
     if config.trainer.parallel == "fsdp":
         problem = "exact differentiates twice, but fsdp frees parameters after use; take trainer.parallel=ddp"
         raise ConfigError("method.gradient", problem)

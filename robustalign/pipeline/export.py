@@ -1,4 +1,4 @@
-"""A trained policy as a folder of its own, for whoever goes on with it."""
+"""Exports a trained policy as a folder that can be used without this package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stage between pairs and training: which group a pair belongs to, and what speaks for it."""
+"""The stage between pairs and training: the groups of the pairs, and the evidence for them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from robustalign.training.first_run import first_run
 from robustalign.training.objective import build_objective
 
 TO_READ = 20  # pairs of each group
-LAST_QUARTER = 4  # of the run for a group alone, over which its attainable loss is taken
+LAST_QUARTER = 4  # a group's attainable loss is the mean over the last 1/4 of the steps of its run
 
 
 class GroupStage:
@@ -43,7 +43,7 @@ class GroupStage:
 
     @cached_property
     def key(self) -> dict[str, Any]:
-        """What memberships depend on."""
+        """The key of the memberships in the cache: all that they depend on."""
         digest = hashlib.sha256()
         for column in (self.pairs.prompt, self.pairs.chosen, self.pairs.rejected, self.pairs.annotator):
             digest.update(np.ascontiguousarray(column, dtype=np.int64).tobytes())
@@ -58,7 +58,7 @@ class GroupStage:
 
     @property
     def training_key(self) -> dict[str, Any]:
-        """What a first run depends on beside the pairs."""
+        """The part of the key for groupings that train a first run: all that this depends on beside the pairs."""
         left_out = {
             "save_steps",
             "save_total_limit",
@@ -79,8 +79,8 @@ class GroupStage:
             ConfigError: the pairs cannot serve the grouping.
         """
         if self.grouping.name == "none":
-            found = self.grouping.find(PairData(prompt=self.pairs.prompt))
-            return PairGroups(found.membership, weigh_evidence(found, self.pairs.prompt, {}))
+            result = self.grouping.find(PairData(prompt=self.pairs.prompt))
+            return PairGroups(result.membership, weigh_evidence(result, self.pairs.prompt, {}))
         folder = self.stages.cache.get("groups", self.key, self._build)
         membership = load_file(folder / "groups.safetensors")["membership"]
         evidence = Evidence.load(json.loads((folder / "evidence.json").read_text()))
@@ -91,9 +91,9 @@ class GroupStage:
 
     def _build(self, target: Path) -> None:
         data = self._data()
-        found: Found = explained(lambda: self.grouping.find(data))
-        evidence = weigh_evidence(found, data.prompt, data.columns)
-        save_file({"membership": np.ascontiguousarray(found.membership)}, target / "groups.safetensors")
+        result: Found = explained(lambda: self.grouping.find(data))
+        evidence = weigh_evidence(result, data.prompt, data.columns)
+        save_file({"membership": np.ascontiguousarray(result.membership)}, target / "groups.safetensors")
         (target / "evidence.json").write_text(json.dumps(asdict(evidence), indent=1) + "\n")
 
     def _data(self) -> PairData:
@@ -112,7 +112,7 @@ class GroupStage:
         )
 
     def _features(self) -> np.ndarray:
-        """``[N, D]`` of chosen minus rejected, from one look at each reply of a pair."""
+        """Features of chosen minus rejected, ``[N, D]``; each reply is computed once."""
         touched = np.unique(np.concatenate([self._flat(self.pairs.chosen), self._flat(self.pairs.rejected)]))
         prompts, replies, width = self.candidates.prompt_ids, self.candidates.reply_ids, self._width
         phi = explained(
@@ -210,7 +210,7 @@ class GroupStage:
 
 
 def pair_columns(stages: Stages, pairs: Pairs, candidates: Candidates) -> dict[str, np.ndarray]:
-    """What is known of each pair, ``[N]`` by name; numbers as floats, the rest as text."""
+    """The columns of each pair, ``[N]`` by name; numbers as floats, the rest as text."""
     chosen, rejected = (
         candidates.reference_logps[pairs.prompt, c].astype(np.float64) for c in (pairs.chosen, pairs.rejected)
     )

@@ -1,4 +1,4 @@
-"""One split's held-out candidates and pairs, and what a policy is worth on them."""
+"""One split's held-out candidates and pairs, and the metrics of a policy on them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from robustalign.pipeline.stages import Stages
 
 
 class HeldOut:
-    """The cells of any policy on one split.
+    """Measures any policy on one split.
 
     Args:
         stages: of the run's config.
@@ -45,7 +45,7 @@ class HeldOut:
 
     @cached_property
     def asked(self) -> Candidates:
-        """The candidates that are replied to: those of each prompt once, however often people compared its replies."""
+        """The candidates with each prompt once, however many comparisons of its replies there are."""
         if self.config.dataset.source != "preferences":
             return self.candidates
         _, first = np.unique(self.candidates.judged.prompt, return_index=True)
@@ -60,7 +60,7 @@ class HeldOut:
         return judged.item if self.config.evaluation.resample == "items" else judged.prompt
 
     def sample(self, prompts: int = 20) -> pd.DataFrame:
-        """What was said last to the first prompts, for people to read."""
+        """Replies to the first prompts, beside the last turn of each prompt, for people to read."""
         prompt_texts = self.asked.asked[:prompts]
         rows = [(self.split, p, text) for p, texts in zip(prompt_texts, self.replies, strict=False) for text in texts]
         return pd.DataFrame(rows, columns=["split", "prompt", "reply"])

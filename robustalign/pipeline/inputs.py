@@ -1,4 +1,4 @@
-"""What a run is computed from and its config only names: the content of data and models, the code of scorers.
+"""Fingerprints of what a config only names: the content of data and models, and the code of scorers.
 
 These fingerprints are part of every artefact's key, and of ``inputs.json`` in the run's folder, by which a relaunch
 knows that a run is outdated. Nothing is built or loaded for them.
@@ -22,17 +22,17 @@ from robustalign.errors import ConfigError
 from robustalign.policies.load import asset_folder, run_model
 from robustalign.policies.save import ADAPTER_CONFIG, is_adapter
 
-KINDS = (".safetensors", ".json", ".jinja", ".model", ".txt")  # files of a checkpoint that change what it says
+KINDS = (".safetensors", ".json", ".jinja", ".model", ".txt")  # the files of a checkpoint on which its outputs depend
 SHIPPED = Path(scorers.__file__).parent
 
 
 def inputs(config: Config) -> dict[str, str]:
-    """Fingerprints by what they are: ``data``, ``model``, ``policy`` (of an audit), ``reward.NAME``."""
-    found = {"data": data(config), "model": model(config)}
+    """Fingerprints by name: ``data``, ``model``, ``policy`` (of an audit), ``reward.NAME``."""
+    prints = {"data": data(config), "model": model(config)}
     if (policy := config.method.get("policy")) is not None:
-        found["policy"] = checkpoint(policy_path(policy, config), None, memory(config), "method.policy")
-    found |= {f"reward.{name}": scorer(name, spec, memory(config)) for name, spec in used_rewards(config).items()}
-    return {name: fingerprints.of_value(value) for name, value in found.items()}
+        prints["policy"] = checkpoint(policy_path(policy, config), None, memory(config), "method.policy")
+    prints |= {f"reward.{name}": scorer(name, spec, memory(config)) for name, spec in used_rewards(config).items()}
+    return {name: fingerprints.of_value(value) for name, value in prints.items()}
 
 
 def data(config: Config) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def data(config: Config) -> dict[str, Any]:
 
 
 def memory(config: Config) -> Path:
-    """Where hashes of large files are remembered."""
+    """The folder that caches the hashes of large files."""
     return Path(config.paths.cache) / "fingerprints"
 
 
@@ -94,11 +94,11 @@ def checkpoint(path: str, revision: str | None, memory: Path | None = None, key:
     files = [file for file in folder.iterdir() if file.suffix in KINDS]
     if not any(file.suffix == ".safetensors" for file in files):
         raise ConfigError(key, f"{folder} holds no .safetensors weights")
-    found: dict[str, Any] = {"files": fingerprints.of_files(files, memory)}
+    parts: dict[str, Any] = {"files": fingerprints.of_files(files, memory)}
     if is_adapter(folder):
         settings = json.loads((folder / ADAPTER_CONFIG).read_text())
-        found["base"] = checkpoint(settings["base_model_name_or_path"], settings.get("revision"), memory)
-    return found
+        parts["base"] = checkpoint(settings["base_model_name_or_path"], settings.get("revision"), memory)
+    return parts
 
 
 @cache
@@ -117,8 +117,8 @@ def _commit(name: str, revision: str | None, key: str = "model.path") -> str:
 def used_rewards(config: Config) -> dict[str, dict[str, Any]]:
     """The scorers whose scores are kept beside candidates: all, or beside people's choice those of the shift."""
     human = config.dataset.source == "preferences"
-    wanted = {name.removeprefix("-") for name in config.shift.objectives}
-    return {name: spec for name, spec in config.reward.items() if not human or name in wanted}
+    objectives = {name.removeprefix("-") for name in config.shift.objectives}
+    return {name: spec for name, spec in config.reward.items() if not human or name in objectives}
 
 
 def scorer(name: str, spec: Mapping[str, Any], memory: Path | None = None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The card beside a trained policy: what it is, what it was trained on, and how it holds up."""
+"""The card beside a trained policy: its method, its training data and its results under every target."""
 
 from __future__ import annotations
 
@@ -88,21 +88,21 @@ def _robustness(folder: RunFolder) -> str:
     }
     lines = [f"| population | {' | '.join(metrics)} |", "|" + "---|" * (len(metrics) + 1)]
     for target in order:
-        shown = [cells.get((target, metric), "-") for metric in metrics]
-        if any(cell != "-" for cell in shown):
-            lines.append(f"| {target} | {' | '.join(shown)} |")
+        values = [cells.get((target, metric), "-") for metric in metrics]
+        if any(cell != "-" for cell in values):
+            lines.append(f"| {target} | {' | '.join(values)} |")
     return "\n".join(lines)
 
 
 def _data(folder: RunFolder) -> str:
     rows = [record for record in read(folder.journal) if record["kind"] == "dataset"]
     lines = ["| data | rows | fingerprint |", "|---|---|---|"]
-    seen = dict.fromkeys((r["name"], r["rows"], r["fingerprint"]) for r in rows)
-    return "\n".join([*lines, *(f"| {name} | {count} | `{fingerprint}` |" for name, count, fingerprint in seen)])
+    distinct = dict.fromkeys((r["name"], r["rows"], r["fingerprint"]) for r in rows)
+    return "\n".join([*lines, *(f"| {name} | {count} | `{fingerprint}` |" for name, count, fingerprint in distinct)])
 
 
 def _overrides(config: Config) -> list[str]:
-    """The choices that tell most; the run's config.yaml is the whole truth."""
+    """The overrides that matter most; the run's ``config.yaml`` has the whole config."""
     return [
         f"method={config.method['name']}",
         f"shift={config.shift.name}",

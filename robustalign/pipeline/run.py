@@ -101,7 +101,7 @@ class Line:
     def compute(self) -> None:
         """From candidates to the table of all targets."""
         with self.usage.stage("prepare"), distributed.leader_first():
-            told = tell_splits(self.stages) if distributed.rank() == 0 else {}
+            row_counts = tell_splits(self.stages) if distributed.rank() == 0 else {}
             trains = self.objective.policy is None
             self.train_candidates = self.stages.candidates("train") if trains else self.stages.unscored("train")
             self.shift = self.stages.shift
@@ -111,7 +111,7 @@ class Line:
             self.prepared = prepare(self.stages, self.objective, self.train_candidates) if trains else None
             self.objective = self.prepared.objective if self.prepared else self.objective
         if distributed.rank() == 0:
-            self.journal.metrics(0, told)
+            self.journal.metrics(0, row_counts)
             self.report_shift()
             if self.prepared:
                 self.report_pairs(self.prepared)
@@ -129,12 +129,12 @@ class Line:
         self.finish()
 
     def stop_if_asked(self) -> None:
-        """Between two stages, for all ranks at once; within training, the trainer's callback does it."""
+        """Stop all ranks between two stages, if one of them was asked to; within training :class:`Steps` does it."""
         if distributed.anywhere(self.should_stop()):
             raise Stopped
 
     def report_shift(self) -> None:
-        """Lineage of the held-out prompts, and what separates each target from the nominal population."""
+        """Record the held-out prompts, and how far each target is from the nominal population."""
         config = self.config
         for split, held_out in self.held_out.items():
             folder = self.stages.candidates_folder(split)
@@ -144,15 +144,15 @@ class Line:
         }
         embeddings = input_embeddings(self.stages.reference)
         confidence = config.evaluation.confidence
-        found = distances(self.shift, candidates, config.dataset.pairs, embeddings, confidence)
-        self.save_table(found, "shift.csv")
+        table = distances(self.shift, candidates, config.dataset.pairs, embeddings, confidence)
+        self.save_table(table, "shift.csv")
         if isinstance(self.shift, ColumnShift):
             self.save_table(groups(self.shift), "people_groups.csv")
         (self.folder.results / POPULATIONS).write_text(json.dumps(self.shift.record(), indent=1) + "\n")
         self.journal.artifact(f"{self.folder.results.name}/{POPULATIONS}")
 
     def report_pairs(self, prepared: Prepared) -> None:
-        """Lineage of the training pairs, who labelled them, and what speaks for their groups."""
+        """Record the training pairs, who labelled them, and the evidence for their groups."""
         rows, pairs = prepared.rows, prepared.rows.pairs
         tell_pairs(rows, self.stages.tokenizer)
         shares = np.bincount(pairs.annotator, minlength=len(self.shift.components)) / len(pairs)
@@ -165,19 +165,19 @@ class Line:
             self.report_groups(prepared)
 
     def report_groups(self, prepared: Prepared) -> None:
-        """The evidence for the groups, and pairs of each to read."""
-        found = prepared.groups
-        for name in prepared.stage.save(found, self.folder.results):
+        """Record the evidence for the groups, and pairs of each to read."""
+        groups = prepared.groups
+        for name in prepared.stage.save(groups, self.folder.results):
             self.journal.artifact(f"{self.folder.results.name}/{name}")
-        self.journal.metrics(0, found.metrics())
-        self.journal.tags({"groups": found.evidence.sentence})
+        self.journal.metrics(0, groups.metrics())
+        self.journal.tags({"groups": groups.evidence.sentence})
 
     def trained_policy(self, rows: TrainingRows) -> PreTrainedModel:
         """The policy after training; a finished training is loaded, an interrupted one continued."""
         config = self.config
         policy = with_adapters(self.stages.new_model(), config.model, config.seed)
-        done = self.folder.model / "trained"
-        if done.is_file():
+        marker = self.folder.model / "trained"
+        if marker.is_file():
             load_trained(policy, self.folder.model)
             return policy
         if 0 in config.evaluation.steps and distributed.rank() == 0:
@@ -204,7 +204,7 @@ class Line:
         policy = self.in_one_piece(policy)
         if distributed.rank() == 0:
             save_trained(policy, self.folder.model)
-            done.touch()
+            marker.touch()
         return policy
 
     def audited_policy(self) -> PreTrainedModel:
@@ -331,7 +331,7 @@ class Line:
             self.save_table(whole, merged)
 
     def clean(self) -> None:
-        """Remove what only an unfinished run needs."""
+        """Remove the files that only an unfinished run needs."""
         shutil.rmtree(self.folder.checkpoints, ignore_errors=True)
         for kind in ("targets", "prompts"):
             shutil.rmtree(self.folder.results / kind, ignore_errors=True)

@@ -66,14 +66,14 @@ class Stages:
         path = self.config.model.path
         if kind == "run":
             path = str(run_model(name, Path(self.config.paths.output)))
-        if is_adapter(Path(path)):  # what the adapters make of their base is where training starts
+        if is_adapter(Path(path)):  # training starts from the base with the adapters merged
             key = {"merged": inputs.model(self.config)}
             return str(self.cache.get("model", key, lambda out: merge(Path(path), out)))
         return path
 
     @cached_property
     def model_key(self) -> dict[str, Any]:
-        """What identifies the model's numbers."""
+        """The key of the model: all that its outputs depend on."""
         model = self.config.model
         key = {"weights": inputs.model(self.config), "dtype": model.dtype, "attention": model.attention}
         return key if model.quantization is None else key | {"quantization": model.quantization}
@@ -173,13 +173,13 @@ class Stages:
         return Candidates(table, scores, np.full(next(iter(scores.values())).shape, np.nan, dtype=np.float32))
 
     def policy(self, path: str) -> PreTrainedModel:
-        """A policy that is there already (``method.policy``)."""
+        """The policy that ``method.policy`` names."""
         return load_policy(inputs.policy_path(path, self.config), self.new_model(), self.config.model)
 
     def score(self, prompts: Sequence[str], replies: Sequence[str]) -> dict[str, np.ndarray]:
-        """Raw scores of replies under the objectives that somebody in the shift looks at, people's choice apart."""
-        wanted = {name.removeprefix("-") for name in self.config.shift.objectives}
-        rewards = {name: spec for name, spec in self.config.reward.items() if name in wanted}
+        """Raw scores of replies under the objectives of the shift, except for people's choice."""
+        objectives = {name.removeprefix("-") for name in self.config.shift.objectives}
+        rewards = {name: spec for name, spec in self.config.reward.items() if name in objectives}
         return score_all(rewards, self.reward_assets, prompts, replies)
 
     def reward_assets(self, scorer: str, module: ModuleType) -> Path:
@@ -198,12 +198,12 @@ class Stages:
         columns = {
             split: carried_columns(load_from_disk(self.candidates_folder(split))) for split in splits(self.config)
         }
-        found = column_shift(config, columns, self.config.evaluation.splits)
+        people = column_shift(config, columns, self.config.evaluation.splits)
         if not config.objectives:
-            return found
+            return people
         equal = tuple(1 / len(config.objectives) for _ in config.objectives)
         return replace(
-            found, judge=Component(WHOLE, tuple(config.objectives), equal, "convex", config.floor, self.standards())
+            people, judge=Component(WHOLE, tuple(config.objectives), equal, "convex", config.floor, self.standards())
         )
 
     def standards(self) -> Standards:
@@ -301,7 +301,7 @@ def outlook(config: Config) -> dict[str, Any]:
 
 
 def shared_key(config: Config) -> str:
-    """Two configs with the same key share all artefacts; no model is touched."""
+    """A key that two configs have in common if they share all artefacts; no model is loaded."""
     parts: dict[str, Any] = {split: split_key(config, split) for split in splits(config)}
     parts |= {"model": vars(config.model) | {"lora": None}, "reward": config.reward, "cache": config.paths.cache}
     return digest(parts)[:16]
@@ -313,9 +313,9 @@ def digest(value: Mapping[str, Any]) -> str:
 
 def device(config: Config) -> torch.device:
     """The device a run computes on."""
-    wanted = config.trainer.device
-    if wanted == "cuda" and not torch.cuda.is_available():
+    name = config.trainer.device
+    if name == "cuda" and not torch.cuda.is_available():
         raise ConfigError("trainer.device", "no CUDA device is visible; use trainer.device=cpu")
-    if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(wanted)
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)

@@ -1,4 +1,4 @@
-"""What a method is trained on: pairs of the nominal population, with what the method asks to know of each."""
+"""The training rows of a method: pairs of the nominal population, with the columns that the method needs."""
 
 from __future__ import annotations
 

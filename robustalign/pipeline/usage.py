@@ -25,7 +25,7 @@ class Usage:
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Measure a block, and say that it begins unless ``quiet``."""
+        """Measure a block; print that it begins, unless ``quiet``."""
         if not self.quiet:
             say(f"{name.replace('_', ' at step ')} ...")
         self._look()
@@ -39,7 +39,7 @@ class Usage:
             self._open.pop()
 
     def _look(self) -> None:
-        """Credit the peak since the last look to the innermost open stage."""
+        """Assign the peak since the last call to the innermost open stage."""
         if self._open:
             name = self._open[-1]
             self.memory[name] = max(self.memory.get(name, 0), _peak())
@@ -59,5 +59,5 @@ def _peak() -> int:
 def _forget_peak() -> None:
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    with contextlib.suppress(OSError):  # elsewhere than on Linux the peak is that of the process so far
+    with contextlib.suppress(OSError):  # other systems than Linux only know the peak of the process so far
         Path("/proc/self/clear_refs").write_text("5")

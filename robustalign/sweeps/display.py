@@ -39,13 +39,11 @@ def minutes(status: Status) -> float:
     return (status.seconds + going) / 60
 
 
-def describe_plan(
-    sweep: Sweep, configs: Sequence[Config], backend: Backend, answers: Sequence[Mapping[str, Any]]
-) -> str:
-    """What a dry run prints; ``answers`` are those of ``NurseryClient.check``, one for each config."""
+def describe_plan(sweep: Sweep, configs: Sequence[Config], backend: Backend, found: Sequence[Mapping[str, Any]]) -> str:
+    """What a dry run prints; ``found`` are the answers of ``NurseryClient.check``."""
     rows = []
-    groups = {key: str(number) for number, key in enumerate(dict.fromkeys(f["shared"] for f in answers), start=1)}
-    for (run, status), config, one in zip(sweep.status(), configs, answers, strict=True):
+    groups = {key: str(number) for number, key in enumerate(dict.fromkeys(f["shared"] for f in found), start=1)}
+    for (run, status), config, one in zip(sweep.status(), configs, found, strict=True):
         state = status.state.value if run.folder.frozen() is not None else "new"
         most = 2 * config.trainer.max_steps * config.trainer.batch_size * config.model.max_length
         tokens = f"< {most:,}" if one["tokens"] is None else f"~ {one['tokens']:,}"
