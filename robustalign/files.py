@@ -30,7 +30,7 @@ def replace_text(path: Path, text: str) -> None:
 
 
 def to_disk(folder: Path) -> None:
-    """Force a folder's files to disk: renamed after that, it is whole even if the machine dies."""
+    """Force a folder's files to disk, so that it is whole after a rename even if the machine fails."""
     for path in folder.rglob("*"):
         if path.is_file():
             file = os.open(path, os.O_RDONLY)

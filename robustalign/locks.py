@@ -138,7 +138,7 @@ class Lock:
         self._me = self._place = None
 
     def owner(self) -> Owner | None:
-        """The living process that has it, if any."""
+        """The living process that has the lock; None if there is none."""
         chain = self._chain()
         if not chain:
             return None
@@ -158,7 +158,7 @@ class Lock:
         self.release()
 
     def _try(self) -> Owner | None:
-        """One attempt: None if the lock is ours now, else its living owner."""
+        """Try once. Returns None if this process has the lock now, else the living owner."""
         me = Owner.me()
         with self._claim(me) as claim:
             while True:

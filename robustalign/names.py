@@ -23,14 +23,14 @@ def check_stored(key: str, names: Iterable[str]) -> None:
     Raises:
         ConfigError: ``KEY.NAME``, and with which other name it collides.
     """
-    known: dict[str, str] = {}
+    original: dict[str, str] = {}
     for name in names:
-        kept = stored(name)
-        path = f"eval/{kept}/loss"
+        stored_name = stored(name)
+        path = f"eval/{stored_name}/loss"
         if not name.strip() or len(name) > PART or posixpath.normpath(path) != path:
             problem = f"{name!r} cannot be part of a metric's name (empty, more than {PART} characters, or a path)"
             raise ConfigError(f"{key}.{name}", f"{problem}; choose another")
-        if kept in known and known[kept] != name:
-            other = f"{name!r} and {known[kept]!r} are both {kept!r} in MLflow"
+        if stored_name in original and original[stored_name] != name:
+            other = f"{name!r} and {original[stored_name]!r} are both {stored_name!r} in MLflow"
             raise ConfigError(f"{key}.{name}", f"{other}, where one would be lost; choose another name")
-        known[kept] = name
+        original[stored_name] = name

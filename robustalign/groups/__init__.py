@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from robustalign.groups.config import GROUPINGS, build_grouping
 from robustalign.groups.evidence import Evidence, weigh_evidence
-from robustalign.groups.grouping import Found, Grouping, PairData
+from robustalign.groups.grouping import Grouping, Groups, PairData
 from robustalign.groups.pair_groups import PairGroups
 
-__all__ = ["GROUPINGS", "Evidence", "Found", "Grouping", "PairData", "PairGroups", "build_grouping", "weigh_evidence"]
+__all__ = ["GROUPINGS", "Evidence", "Grouping", "Groups", "PairData", "PairGroups", "build_grouping", "weigh_evidence"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from robustalign.groups.grouping import Found
+from robustalign.groups.grouping import Groups
 
 LEVEL = 1.96  # standard errors of a 95 % interval
 MOST_VALUES = 50  # of a column that groups are compared with
@@ -72,20 +72,20 @@ class Evidence:
         return f"There is reason to believe in these groups: {text}."
 
 
-def weigh_evidence(found: Found, prompt: np.ndarray, columns: Mapping[str, np.ndarray]) -> Evidence:
+def weigh_evidence(groups: Groups, prompt: np.ndarray, columns: Mapping[str, np.ndarray]) -> Evidence:
     """The evidence for groups of pairs with these prompts ``[N]`` and columns; the
     columns are compared with the groups.
     """
-    gain, low, high = _interval(found.gain, prompt if found.unit is None else found.unit)
+    gain, low, high = _interval(groups.gain, prompt if groups.unit is None else groups.unit)
     return Evidence(
-        names=found.names,
-        shares=tuple(float(s) for s in found.membership.mean(axis=0)),
+        names=groups.names,
+        shares=tuple(float(s) for s in groups.membership.mean(axis=0)),
         gain=gain,
         low=low,
         high=high,
-        doubts=found.doubts,
-        agreement=tuple(_agreement(found, name, column) for name, column in columns.items() if _compared(column)),
-        facts=dict(found.facts),
+        doubts=groups.doubts,
+        agreement=tuple(_agreement(groups, name, column) for name, column in columns.items() if _compared(column)),
+        facts=dict(groups.facts),
     )
 
 
@@ -105,16 +105,16 @@ def _compared(column: np.ndarray) -> bool:
     return column.dtype.kind not in "f" and 2 <= len(np.unique(column)) <= MOST_VALUES
 
 
-def _agreement(found: Found, name: str, column: np.ndarray) -> Agreement:
+def _agreement(groups: Groups, name: str, column: np.ndarray) -> Agreement:
     values, ids = np.unique(column, return_inverse=True)
-    group = found.membership.argmax(axis=1)
+    group = groups.membership.argmax(axis=1)
     nan = float("nan")
     rand = adjusted_rand(group, ids)
-    if len(values) != 2 or len(found.names) < 2:
+    if len(values) != 2 or len(groups.names) < 2:
         return Agreement(name, rand, nan, nan, nan)
     rare = ids == np.bincount(ids).argmin()
-    last = group == len(found.names) - 1
-    score = found.membership[:, -1] if found.score is None else found.score
+    last = group == len(groups.names) - 1
+    score = groups.membership[:, -1] if groups.score is None else groups.score
     precision = float(rare[last].mean()) if last.any() else nan
     return Agreement(name, rand, area_under_curve(score, rare), precision, float(last[rare].mean()))
 

@@ -32,7 +32,7 @@ class PairData:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class Groups:
     """The groups that a grouping found."""
 
     names: tuple[str, ...]
@@ -72,7 +72,7 @@ class Grouping(ABC):
             raise ValueError("layers: is empty; 0 is the input embeddings")
 
     @abstractmethod
-    def find(self, data: PairData) -> Found:
+    def find(self, data: PairData) -> Groups:
         """The groups of these pairs.
 
         Raises:

@@ -106,7 +106,7 @@ def _unmeasured(config: Config, shift: ColumnShift) -> list[str]:
 
 
 def _check_populations(config: Config, objective: Objective) -> list[str]:
-    """Whether the populations can be made of the data, and train what the method asks for; what is to be told."""
+    """Refuse populations that the data cannot make, or that the method cannot train on; returns lines to print."""
     lines: list[str] = []
     names, trained = tuple(config.shift.targets), 2
     if config.shift.kind != "scorers":

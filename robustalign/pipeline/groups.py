@@ -20,7 +20,7 @@ from robustalign.errors import ConfigError
 from robustalign.files import replace_text
 from robustalign.groups import Evidence, Grouping, PairData, PairGroups, build_grouping, weigh_evidence
 from robustalign.groups.config import explained
-from robustalign.groups.grouping import Found
+from robustalign.groups.grouping import Groups
 from robustalign.pipeline.stages import Stages
 from robustalign.policies.features import reply_features
 from robustalign.policies.load import with_adapters
@@ -91,7 +91,7 @@ class GroupStage:
 
     def _build(self, target: Path) -> None:
         data = self._data()
-        result: Found = explained(lambda: self.grouping.find(data))
+        result: Groups = explained(lambda: self.grouping.find(data))
         evidence = weigh_evidence(result, data.prompt, data.columns)
         save_file({"membership": np.ascontiguousarray(result.membership)}, target / "groups.safetensors")
         (target / "evidence.json").write_text(json.dumps(asdict(evidence), indent=1) + "\n")

@@ -72,10 +72,10 @@ def run(config: Config, folder: RunFolder, journal: Journal, should_stop: Callab
     """
     prepare_process(config)
     objective = build_objective(config.method, config.trainer.batch_size)
-    Line(config, objective, folder, journal, should_stop).run()
+    Computation(config, objective, folder, journal, should_stop).run()
 
 
-class Line:
+class Computation:
     """The state of one run."""
 
     def __init__(

@@ -39,7 +39,7 @@ class State(StrEnum):
 
     @property
     def ended(self) -> bool:
-        """Whether the run goes on only after a retry."""
+        """Whether the run has ended: it goes on only after a retry."""
         return self in (State.FINISHED, State.FAILED, State.CANCELLED)
 
 
@@ -205,18 +205,18 @@ class RunFolder:
         self._written = time.monotonic()
 
 
-def bury_if_dead(folder: RunFolder) -> None:
+def mark_if_dead(folder: RunFolder) -> None:
     """Mark a run as killed whose status is RUNNING although no process runs it."""
     if folder.status().state is State.RUNNING and folder.runner() is None:
-        bury(folder, "the process ended without writing a status (killed, out of memory, or its machine was lost)")
+        mark_dead(folder, "the process ended without writing a status (killed, out of memory, or its machine was lost)")
 
 
-def bury(folder: RunFolder, error: str, cancelled: bool = False) -> None:
+def mark_dead(folder: RunFolder, error: str, cancelled: bool = False) -> None:
     """Set the status of a run whose process is dead: KILLED, or CANCELLED if the user cancelled it."""
     _end(folder, State.CANCELLED if cancelled or folder.cancel_asked() else State.KILLED, error)
 
 
-def set_aside(folder: RunFolder) -> None:
+def mark_stopped(folder: RunFolder) -> None:
     """Set the status of a run whose process was stopped on request before it could save: it goes on from its last
     checkpoint.
     """
@@ -241,9 +241,9 @@ def thaw(plain: Mapping[str, Any]) -> Config:
 
 def _typed(kind: type, plain: Mapping[str, Any]) -> Any:
     kinds = _hints(kind)
-    known = kinds.keys() & plain.keys()
+    shared_keys = kinds.keys() & plain.keys()
     return kind(
-        **{name: _typed(kinds[name], plain[name]) if is_dataclass(kinds[name]) else plain[name] for name in known}
+        **{name: _typed(kinds[name], plain[name]) if is_dataclass(kinds[name]) else plain[name] for name in shared_keys}
     )
 
 

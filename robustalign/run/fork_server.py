@@ -101,11 +101,15 @@ class Nursery:
         for frozen in request["configs"]:
             config = thaw(frozen)
             try:
-                meaning = program.load(config.sweep.program)
-                lines = meaning.check_config(config) or []
-                answer = {"told": lines, "shared": meaning.shared_key(config), "inputs": meaning.inputs(config)}
+                science = program.load(config.sweep.program)
+                lines = science.check_config(config) or []
+                answer = {
+                    "lines": lines,
+                    "shared": science.shared_key(config),
+                    "inputs": science.inputs(config),
+                }
                 if request["outlook"]:
-                    answer |= meaning.outlook(config)
+                    answer |= science.outlook(config)
             except ConfigError as error:
                 self._reply(id=request["id"], error=[error.key, error.problem])
                 return 2

@@ -76,7 +76,7 @@ class Journal:
             self.sync()
 
 
-class Mute(Journal):
+class SilentJournal(Journal):
     """The journal of a rank other than 0: it writes nothing."""
 
     def __init__(self) -> None:

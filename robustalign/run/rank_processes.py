@@ -89,7 +89,7 @@ def lead(team: Team, run: str, device: str, work: Callable[[], None], stop: Call
 
     Raises:
         Stopped: the ranks saved a checkpoint and stopped.
-        RankFailed, RankKilled: what the first rank to fail died of.
+        RankFailed, RankKilled: why the first rank failed.
         ConfigError: a rank found that the user has to change something.
     """
     alone = team.nodes == 1

@@ -24,8 +24,8 @@ from typing import Any
 from robustalign.errors import ConfigError
 from robustalign.locks import EXPIRY
 from robustalign.run import program, rank_processes
-from robustalign.run.folder import RunFolder, State, Stopped, bury
-from robustalign.run.journal import Journal, Mute
+from robustalign.run.folder import RunFolder, State, Stopped, mark_dead
+from robustalign.run.journal import Journal, SilentJournal
 from robustalign.run.rank_processes import RankFailed, RankKilled, Team, one_line
 
 EXIT = {State.FINISHED: 0, State.FAILED: 1, State.PREEMPTED: 75, State.CANCELLED: 76, State.KILLED: 78}
@@ -104,16 +104,16 @@ def _attempt(folder: RunFolder, stop: StopRequest, team: Team | None) -> int:
         trainer = config.trainer
         team = team or Team(trainer.nproc)
         if team.ranks == 1:
-            meaning = program.load(config.sweep.program)
-            folder.remember_inputs(meaning.inputs(config))
-            meaning.run(config, folder, journal, stop)
+            science = program.load(config.sweep.program)
+            folder.remember_inputs(science.inputs(config))
+            science.run(config, folder, journal, stop)
         else:
             rank_processes.lead(team, str(folder.path), trainer.device, _on_a_rank(folder, journal), stop)
         state = State.FINISHED
     except Stopped:
         state = State.CANCELLED if folder.cancel_asked() else State.PREEMPTED
     except RankKilled as lost:
-        bury(folder, str(lost))
+        mark_dead(folder, str(lost))
         journal.close()
         return EXIT[folder.status().state]
     except RankFailed as raised:  # the rank has printed it
@@ -148,10 +148,10 @@ def _on_a_rank(folder: RunFolder, journal: Journal) -> Callable[[], None]:
         try:
             config = folder.config()
             stop = StopRequest(folder, parent)
-            meaning = program.load(config.sweep.program)
+            science = program.load(config.sweep.program)
             if leads:
-                folder.remember_inputs(meaning.inputs(config))
-            meaning.run(config, folder, journal if leads else Mute(), stop)
+                folder.remember_inputs(science.inputs(config))
+            science.run(config, folder, journal if leads else SilentJournal(), stop)
         finally:
             if leads:
                 folder.set_status()  # writes the last step to disk, if it is not there yet
@@ -176,7 +176,7 @@ def follow(board: Path, nodes: int, node: int) -> int:
         nodes,
         node,
         device=lambda meeting: RunFolder(meeting.run).config().trainer.device,
-        work=lambda meeting: _on_a_rank(RunFolder(meeting.run), Mute()),
+        work=lambda meeting: _on_a_rank(RunFolder(meeting.run), SilentJournal()),
     )
     return 0
 

@@ -55,7 +55,7 @@ def execute(
     backend.check(distinct)
     dry = configs[0].sweep.dry_run
     answers = client.check(list(map(asdict, distinct)), outlook=dry, env=planned.environment)
-    for line in dict.fromkeys(line for reply in answers for line in reply["told"]):
+    for line in dict.fromkeys(line for reply in answers for line in reply["lines"]):
         print(f"robustalign: {line}", file=sys.stderr)
     if dry:
         print(describe_plan(planned, distinct, backend, answers))

@@ -82,9 +82,9 @@ class NurseryClient:
     ) -> list[dict[str, Any]]:
         """Check configs where torch is imported.
 
-        Returns for each lines to print (``told``), the key of the stages that it shares with others (``shared``), the
-        fingerprints of its ``inputs``, and with ``outlook`` which stages are ``to_build`` and how many ``tokens`` it
-        trains on.
+        Returns:
+            For each config the ``lines`` to print, the key of the ``shared`` stages, the
+            fingerprints of its ``inputs``, and with ``outlook`` the stages ``to_build`` and the ``tokens`` of training.
 
         Raises:
             ConfigError: of the first config that cannot run.

@@ -39,7 +39,7 @@ class PairTrainer:
         pad: the id that fills rows up.
         output: the folder of checkpoints.
         log: called on rank 0 with a step and its metrics, every ``log_steps`` steps.
-        before_save: called before a checkpoint is written: what ``log`` was told must not be lost once it is there.
+        before_save: called before a checkpoint is written, to secure what ``log`` has received until then.
         after_step: called on every rank after each step, with its number; true: save a checkpoint and stop.
     """
 

@@ -28,7 +28,7 @@ from types import FrameType
 from robustalign.config import Config, SweepConfig
 from robustalign.data.sources import chitchat
 from robustalign.run import program, worker
-from robustalign.run.folder import RunFolder, bury_if_dead
+from robustalign.run.folder import RunFolder, mark_if_dead
 from robustalign.run.journal import read
 from tests.conftest import SMALL, compose_config
 
@@ -41,11 +41,11 @@ STAGES = {  # the innermost of these functions on the stack names the stage; in 
     "PairTrainer.train": "training",
     "save_checkpoint": "checkpoint",
     "save_trained": "saving the policy",
-    "Line.evaluate": "evaluation",
-    "Line.evaluate_controls": "controls",
+    "Computation.evaluate": "evaluation",
+    "Computation.evaluate_controls": "controls",
     "Stages.reference_cells": "reference cells",
-    "Line.finish": "finish",
-    "Line.clean": "clean",
+    "Computation.finish": "finish",
+    "Computation.clean": "clean",
     "work": "begin and end",
 }
 CHANGES = {"os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.link", "os.truncate", "os.utime", "shutil.rmtree"}
@@ -219,7 +219,7 @@ class Trial:
             assert code in (0, -signal.SIGKILL), f"after {death}: exit code {code}\n{folder.log.read_text()}"
             if code:
                 yield stage
-                bury_if_dead(folder)
+                mark_if_dead(folder)
         assert fork(folder) == 0, folder.log.read_text()
         assert not (wrong := differences(self.whole, outcome(folder))), "\n".join(wrong)
         assert not (wrong := differences(self.cache, artefacts(root))), "\n".join(wrong)

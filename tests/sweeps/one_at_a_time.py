@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from robustalign.run.folder import bury_if_dead
+from robustalign.run.folder import mark_if_dead
 from robustalign.sweeps.backends.base import Outcome
 
 
@@ -24,7 +24,7 @@ class OneAtATime:
 
     def look(self, sweep) -> None:
         for run in sweep.runs:
-            bury_if_dead(run.folder)
+            mark_if_dead(run.folder)
 
     def cancel(self, sweep, runs) -> None:
         pass

@@ -14,7 +14,7 @@ from robustalign.run.folder import RunFolder, State
 from robustalign.sweeps import backends
 from robustalign.sweeps.backends import slurm_commands
 from robustalign.sweeps.backends.slurm import SlurmArray
-from robustalign.sweeps.backends.slurm_fate import given_up, set_at_work, settle
+from robustalign.sweeps.backends.slurm_fate import out_of_restarts, set_current_run, settle
 from robustalign.sweeps.sweep import Run, Sweep
 
 
@@ -55,7 +55,7 @@ def test_each_job_that_dies_before_its_run_counts_once_and_too_many_fail_it(swee
     status = run.folder.status()
     assert (status.state, status.kills) == (State.FAILED, 2)
     assert status.error.endswith("the last one said: no such module: torch/9")
-    assert not given_up(sweep, run)
+    assert not out_of_restarts(sweep, run)
 
 
 def test_a_run_that_was_preempted_before_is_counted_too(sweep):
@@ -70,7 +70,7 @@ def test_a_run_that_was_preempted_before_is_counted_too(sweep):
 
 def test_runs_that_wait_behind_another_of_their_job_are_not_blamed(sweep):
     _, first, second = sweep.runs
-    set_at_work(sweep.folder / "slurm", "7_1", first.folder.name)
+    set_current_run(sweep.folder / "slurm", "7_1", first.folder.name)
     first.folder.set_status(State.RUNNING, attempts=1)
     assert settle(sweep, first, {"7_1": "NODE_FAIL"})
     assert settle(sweep, second, {"7_1": "NODE_FAIL"})

@@ -11,7 +11,7 @@ import pytest
 
 from robustalign.config import Config
 from robustalign.run import worker
-from robustalign.run.folder import RunFolder, State, bury_if_dead
+from robustalign.run.folder import RunFolder, State, mark_if_dead
 from robustalign.sweeps.mlflow_sync import SweepImporter
 from robustalign.sweeps.sweep import Run, Sweep
 from robustalign.tracking import open_store
@@ -61,7 +61,7 @@ def test_all_is_built_once_and_no_row_is_lost(folders, tmp_path, migrated):
     assert (tmp_path / "cache" / "builds.txt").read_text() == "built\n"
 
     for folder in folders:
-        bury_if_dead(folder)
+        mark_if_dead(folder)
         SweepImporter(sweep_of(folder)).close()
     states = Counter(folder.status().state for folder in folders)
     assert states == {State.FINISHED: 12, State.KILLED: 2, State.PREEMPTED: 2}

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from robustalign.bounds import inside, number
-from robustalign.groups.grouping import Found, Grouping, PairData
+from robustalign.groups.grouping import Grouping, Groups, PairData
 from robustalign.groups.methods.column import named_column
 from robustalign.groups.taste import choose_ridge, fit_taste, halves, scaled
 
@@ -44,7 +44,7 @@ class Annotators(Grouping):
     starts: int = number(3, "[1, inf)")
     seed: int = 0
 
-    def find(self, data: PairData) -> Found:
+    def find(self, data: PairData) -> Groups:
         assert data.features is not None
         people, who = np.unique(named_column(data, "by", self.by), return_inverse=True)
         if self.k > len(people):
@@ -62,7 +62,7 @@ class Annotators(Grouping):
         tastes = self._fit(x, who, ridge)
         order = np.argsort(-tastes.shares, kind="stable")
         membership = tastes.people(x, who, len(people), self.min_answers)[who][:, order]
-        return Found(
+        return Groups(
             names=tuple(f"taste {i + 1}" for i in range(self.k)),
             membership=membership,
             gain=self._gain(x, who, fold, ridge),

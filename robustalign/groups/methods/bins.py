@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from robustalign.bounds import number
-from robustalign.groups.grouping import Found, Grouping, PairData, one_hot
+from robustalign.groups.grouping import Grouping, Groups, PairData, one_hot
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,7 @@ class Bins(Grouping):
     by: str = "reference_margin"
     k: int = number(4, "[2, inf)")
 
-    def find(self, data: PairData) -> Found:
+    def find(self, data: PairData) -> Groups:
         if self.by not in data.columns:
             raise ValueError(f"by: the pairs have no column {self.by!r}; they have: {', '.join(sorted(data.columns))}")
         try:
@@ -37,4 +37,4 @@ class Bins(Grouping):
         present = np.unique(ids)
         edges = [-np.inf, *cuts, np.inf]
         names = tuple(f"{self.by} {edges[i]:.3g} to {edges[i + 1]:.3g}" for i in present)
-        return Found(names=names, membership=one_hot(np.searchsorted(present, ids), len(present)))
+        return Groups(names=names, membership=one_hot(np.searchsorted(present, ids), len(present)))

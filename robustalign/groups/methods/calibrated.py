@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from robustalign.bounds import inside, number
-from robustalign.groups.grouping import Found, Grouping, PairData
+from robustalign.groups.grouping import Grouping, Groups, PairData
 from robustalign.groups.taste import choose_ridge, fit_taste, halves, scaled, sigmoid
 
 
@@ -29,7 +29,7 @@ class Calibrated(Grouping):
     k: int = number(5, "[2, inf)")
     layers: list[int] = field(default_factory=lambda: [0], metadata=inside("[0, inf)"))
 
-    def find(self, data: PairData) -> Found:
+    def find(self, data: PairData) -> Groups:
         assert data.features is not None and data.vote_share is not None
         x, fold, p = scaled(data.features), halves(data.prompt), np.asarray(data.vote_share, dtype=np.float64)
         if not ((p >= 0) & (p <= 1)).all():
@@ -39,7 +39,7 @@ class Calibrated(Grouping):
         agrees[agrees.sum(axis=1) == 0] = 1.0
         membership = agrees / agrees.sum(axis=1, keepdims=True)
         order = np.argsort(-membership.mean(axis=0), kind="stable")
-        return Found(
+        return Groups(
             names=tuple(f"head {i + 1}" for i in order),
             membership=membership[:, order],
             gain=self._gain(x, p, fold, ridge),

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from robustalign.groups.grouping import Found, Grouping, PairData, one_hot
+from robustalign.groups.grouping import Grouping, Groups, PairData, one_hot
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,11 +21,11 @@ class Column(Grouping):
     name: ClassVar[str] = "column"
     by: str
 
-    def find(self, data: PairData) -> Found:
+    def find(self, data: PairData) -> Groups:
         values, ids = np.unique(named_column(data, "by", self.by), return_inverse=True)
         order = np.argsort(-np.bincount(ids), kind="stable")
         place = np.argsort(order)
-        return Found(names=tuple(str(values[i]) for i in order), membership=one_hot(place[ids], len(values)))
+        return Groups(names=tuple(str(values[i]) for i in order), membership=one_hot(place[ids], len(values)))
 
 
 def named_column(data: PairData, key: str, name: str) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from robustalign.bounds import number
-from robustalign.groups.grouping import Found, Grouping, PairData, one_hot
+from robustalign.groups.grouping import Grouping, Groups, PairData, one_hot
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,9 +34,9 @@ class HighLoss(Grouping):
         tilt = {"set": "kl", "direction": "optimistic", "temperature": self.temperature, "radius": None}
         return {"method": {"name": "first_run", "loss": "sigmoid", "beta": self.beta, **tilt}, "steps": self.steps}
 
-    def find(self, data: PairData) -> Found:
+    def find(self, data: PairData) -> Groups:
         assert data.losses is not None
         wrong = data.losses > np.log(2.0)  # a margin below 0
         if not wrong.any() or wrong.all():
             raise ValueError(f"steps: after {self.steps} steps {int(wrong.sum())} of {len(data)} pairs are wrong")
-        return Found(names=("right", "wrong"), membership=one_hot(wrong.astype(int), 2), score=data.losses)
+        return Groups(names=("right", "wrong"), membership=one_hot(wrong.astype(int), 2), score=data.losses)

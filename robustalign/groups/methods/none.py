@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from robustalign.groups.grouping import Found, Grouping, PairData
+from robustalign.groups.grouping import Grouping, Groups, PairData
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,5 +16,5 @@ class NoGroups(Grouping):
 
     name: ClassVar[str] = "none"
 
-    def find(self, data: PairData) -> Found:
-        return Found(names=("all",), membership=np.ones((len(data), 1)))
+    def find(self, data: PairData) -> Groups:
+        return Groups(names=("all",), membership=np.ones((len(data), 1)))

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from robustalign.bounds import inside, number
-from robustalign.groups.grouping import Found, Grouping, PairData, one_hot
+from robustalign.groups.grouping import Grouping, Groups, PairData, one_hot
 from robustalign.groups.people import persons_differ
 from robustalign.groups.taste import choose_ridge, fit_taste, halves, robust_taste, scaled, sigmoid
 
@@ -51,7 +51,7 @@ class Overlooked(Grouping):
     soft: bool = False
     person: str = "annotator"
 
-    def find(self, data: PairData) -> Found:
+    def find(self, data: PairData) -> Groups:
         assert data.features is not None
         x, fold = scaled(data.features), halves(data.prompt)
         ridge = choose_ridge(x, fold)
@@ -62,7 +62,7 @@ class Overlooked(Grouping):
         contradicted = held_out < 0
         typical = float(np.median(np.abs(held_out)))
         reversal = float(np.median(-held_out[contradicted])) / typical if contradicted.any() and typical else 0.0
-        return Found(
+        return Groups(
             names=("common", "overlooked"),
             membership=_soft(margin, coin) if self.soft else one_hot(below.astype(int), 2),
             score=-margin,

@@ -19,7 +19,7 @@ from robustalign import bounds
 from robustalign.config import Config, SweepConfig
 from robustalign.errors import ConfigError
 from robustalign.locks import Lock, Owner
-from robustalign.run.folder import RunFolder, State, bury, bury_if_dead, set_aside
+from robustalign.run.folder import RunFolder, State, mark_dead, mark_if_dead, mark_stopped
 from robustalign.run.worker import BUSY, cause
 from robustalign.sweeps.backends.base import Outcome
 from robustalign.sweeps.display import Progress
@@ -65,7 +65,7 @@ class LocalPool:
     def look(self, sweep: Sweep) -> None:
         """Mark runs without a living process as killed: there is no scheduler that would restart them."""
         for run in sweep.runs:
-            bury_if_dead(run.folder)
+            mark_if_dead(run.folder)
 
     def cancel(self, sweep: Sweep, runs: Sequence[Run]) -> None:
         """Do nothing: a run that waits for a worker checks for a cancel request before it starts."""
@@ -182,17 +182,17 @@ class _Pool:
         elif status.state is State.PREEMPTED:
             self.queue.append(run)
         elif stopping and not status.state.ended:
-            set_aside(run.folder)
+            mark_stopped(run.folder)
         elif not status.state.ended:
             if status.state is not State.KILLED:  # else a worker that lost a rank has set it
-                bury(run.folder, cause(child.code))
+                mark_dead(run.folder, cause(child.code))
             self._restart(run)
 
     def _back(self, run: Run) -> bool:
         """Whether the other launch has left a run; it is then queued here if it can go on."""
         if run.folder.runner() is not None:
             return False
-        bury_if_dead(run.folder)
+        mark_if_dead(run.folder)
         status = run.folder.status()
         if status.state is State.KILLED:
             self._restart(run)

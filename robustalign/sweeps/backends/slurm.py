@@ -20,7 +20,7 @@ from robustalign.errors import ConfigError
 from robustalign.locks import Lock
 from robustalign.sweeps.backends import slurm_commands
 from robustalign.sweeps.backends.base import Outcome
-from robustalign.sweeps.backends.slurm_fate import given_up, is_active, settle
+from robustalign.sweeps.backends.slurm_fate import is_active, out_of_restarts, settle
 from robustalign.sweeps.display import Progress
 from robustalign.sweeps.fork_client import NurseryClient
 from robustalign.sweeps.sweep import Run, Sweep
@@ -115,11 +115,11 @@ class SlurmArray:
                     going = [run for run in runs if not run.folder.status().state.ended]
                     states = slurm_commands.states(_jobs(going))
                     again = [run for run in going if states is not None and settle(sweep, run, states)]
-                    again = [run for run in again if not given_up(sweep, run)]
+                    again = [run for run in again if not out_of_restarts(sweep, run)]
                     if again:
                         self._submit(sweep, again, [])
                 progress.update()
-                if all(run.folder.status().state.ended or given_up(sweep, run) for run in going):
+                if all(run.folder.status().state.ended or out_of_restarts(sweep, run) for run in going):
                     return
                 time.sleep(self.poll_seconds)
 

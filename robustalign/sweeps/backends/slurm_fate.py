@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from robustalign.files import replace_text
-from robustalign.run.folder import Job, State, Status, bury, bury_if_dead
+from robustalign.run.folder import Job, State, Status, mark_dead, mark_if_dead
 from robustalign.sweeps.backends import slurm_commands
 from robustalign.sweeps.sweep import Run, Sweep
 
@@ -26,24 +26,24 @@ def settle(sweep: Sweep, run: Run, states: Mapping[str, str]) -> bool:
     if status.state.ended:
         return False
     if job is None:
-        bury_if_dead(run.folder)
+        mark_if_dead(run.folder)
         return not run.folder.status().state.ended
     state, folder = states.get(job.job, slurm_commands.GONE), sweep.folder / "slurm"
-    if status.attempts == job.attempts and at_work(folder, job.job) not in (None, run.folder.name):
+    if status.attempts == job.attempts and current_run(folder, job.job) not in (None, run.folder.name):
         return True  # the job had not come to it yet
     if status.attempts == job.attempts:
         _count_dead_job(sweep, run, job, status, state)
     elif status.state is not State.KILLED and (status.state is not State.PREEMPTED or state == "CANCELLED"):
-        bury(run.folder, f"its job ended as {state} before the run did", cancelled=state == "CANCELLED")
+        mark_dead(run.folder, f"its job ended as {state} before the run did", cancelled=state == "CANCELLED")
     return not run.folder.status().state.ended
 
 
-def set_at_work(folder: Path, job: str, run: str) -> None:
+def set_current_run(folder: Path, job: str, run: str) -> None:
     """Write into the folder of the sweep's job logs which run a job is working on."""
     replace_text(folder / f"{job}_run", run)
 
 
-def at_work(folder: Path, job: str) -> str | None:
+def current_run(folder: Path, job: str) -> str | None:
     """The last run that a job worked on; None if the job ended before its first."""
     try:
         return (folder / f"{job}_run").read_text()
@@ -51,7 +51,7 @@ def at_work(folder: Path, job: str) -> str | None:
         return None
 
 
-def given_up(sweep: Sweep, run: Run) -> bool:
+def out_of_restarts(sweep: Sweep, run: Run) -> bool:
     """Whether a run was killed too often for the sweep to restart it."""
     status = run.folder.status()
     return status.state is State.KILLED and not sweep.restartable(status)
@@ -62,8 +62,8 @@ def _count_dead_job(sweep: Sweep, run: Run, job: Job, status: Status, state: str
     if status.kills > job.kills:
         return
     line = last_line(sweep.folder / "slurm", job.job)
-    bury(run.folder, f"its job ended as {state} before the run started: {line}", cancelled=state == "CANCELLED")
-    if given_up(sweep, run):
+    mark_dead(run.folder, f"its job ended as {state} before the run started: {line}", cancelled=state == "CANCELLED")
+    if out_of_restarts(sweep, run):
         jobs = run.folder.status().kills
         run.folder.set_status(
             State.FAILED, error=f"{jobs} jobs ended before the run started; the last one said: {line}"

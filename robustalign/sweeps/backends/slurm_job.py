@@ -12,9 +12,9 @@ from pathlib import Path
 from types import FrameType
 
 from robustalign.run import rank_processes, worker
-from robustalign.run.folder import RunFolder, State, bury
+from robustalign.run.folder import RunFolder, State, mark_dead
 from robustalign.sweeps.backends import slurm_commands
-from robustalign.sweeps.backends.slurm_fate import set_at_work
+from robustalign.sweeps.backends.slurm_fate import set_current_run
 
 PATIENCE = 60  # seconds in which a controller that restarts should answer
 
@@ -57,14 +57,14 @@ def run_chunk(folders: Sequence[str], max_restarts: int, gpus: int = 0) -> None:
         while _unfinished(folder, max_restarts):
             if stop.asked:
                 _leave(runs, board)
-            set_at_work(_logs(), worker.slurm()["job"], folder.name)
+            set_current_run(_logs(), worker.slurm()["job"], folder.name)
             code = _worker(folder, words)
             if code == worker.EXIT[State.PREEMPTED]:
                 _leave(runs, board)
             elif code == worker.EXIT[State.KILLED]:
                 continue
             elif code != worker.BUSY and not folder.status().state.ended and folder.runner() is None:
-                bury(folder, worker.cause(code))
+                mark_dead(folder, worker.cause(code))
             else:
                 break
     rank_processes.dismiss(board)
