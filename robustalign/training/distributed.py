@@ -45,11 +45,11 @@ def leave() -> None:
         dist.destroy_process_group()
 
 
-def counts(*mine: int) -> list[list[int]]:
-    """A few numbers of this rank, as ``[ranks][numbers]`` on every rank."""
+def counts(*numbers: int) -> list[list[int]]:
+    """A few numbers of each rank, as ``[ranks][numbers]`` on every rank."""
     if world() == 1:
-        return [list(mine)]
-    counts_here = torch.tensor(mine, device=_device())
+        return [list(numbers)]
+    counts_here = torch.tensor(numbers, device=_device())
     parts = [torch.empty_like(counts_here) for _ in range(world())]
     dist.all_gather(parts, counts_here)
     return [part.tolist() for part in parts]
@@ -57,7 +57,7 @@ def counts(*mine: int) -> list[list[int]]:
 
 def anywhere(flag: bool) -> bool:
     """Whether a flag is set on any rank."""
-    return any(there for (there,) in counts(int(flag)))
+    return any(raised for (raised,) in counts(int(flag)))
 
 
 def summed(tensor: Tensor) -> Tensor:

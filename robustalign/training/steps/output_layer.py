@@ -20,10 +20,10 @@ class OutputLayerStep(MovingStep):
         """E [V,D] from the gradient of the mean loss with respect to the output layer's weights."""
         plan.columns, total, pairs = [], torch.zeros(()), torch.zeros(1, dtype=torch.float64)
         for prior, batch in zip(plan.prior, batches, strict=True):
-            with torch.no_grad(), graph_from_output(model) as seen:
+            with torch.no_grad(), graph_from_output(model) as tensors:
                 terms = pair_terms(batch, self._logps(model, batch), plan.precision)
                 losses = plan.loss.losses(terms)
-                hidden, logits = seen[-1]
+                hidden, logits = tensors[-1]
                 weighted = losses if prior is None else prior.to(losses) * losses
                 (slope,) = torch.autograd.grad(weighted.sum(), logits)
             plan.columns.append(pair_columns(losses, terms))

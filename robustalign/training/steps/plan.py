@@ -1,4 +1,4 @@
-"""What the micro-batches of one optimiser step share, and what a batch offers to a loss."""
+"""The plan of an optimiser step, and the per-pair quantities of a batch."""
 
 from __future__ import annotations
 
@@ -65,31 +65,38 @@ def loss_rounding(batch: Batch, logps: Tensor, loss: PairLoss, precision: torch.
 class Plan:
     """What all micro-batches of one optimiser step share.
 
-    ``pairs_of_ranks``: how many pairs each rank has. ``alone``: each micro-batch is weighed by itself (``scope:
-    microbatch``, or pairs that do not couple). ``loss``: that of this batch, which ``adapts_later`` where its own
-    forward is the first look at it. ``precision``: of the forward. ``prior``: per micro-batch the prior weights
-    ``[B]``, None: all equal.
-    ``weights``: per micro-batch ``[B]``, or None where they follow from its own losses (one micro-batch, or
-    ``alone``). ``directions``: per micro-batch the input gradients ``[2B,T,D]``. ``moves``: (coefficient, step) pairs:
-    the objective's gradient is the sum over them of coefficient times the gradient of the weighted losses at inputs
-    moved by step times the direction. ``output``: by how much the output layer's weights move, ``[V,D]``. ``columns``:
-    per micro-batch what the pairs were before anything moved.
+    A list has one item for each micro-batch of this rank, except ``pairs_of_ranks``.
     """
 
     pairs_of_ranks: list[int]
+    """The number of pairs of each rank."""
     loss: PairLoss
+    """The loss of this batch."""
     prior: list[Tensor | None]
+    """Prior weights ``[B]``; None: all equal."""
     alone: bool = False
+    """Whether each micro-batch is weighed by itself (``scope: microbatch``, or pairs that do not couple)."""
     adapts_later: bool = False
+    """Whether ``loss`` adapts to each micro-batch in its own forward, as no forward of the whole batch was taken."""
     precision: torch.dtype = torch.float32
+    """Of the forward."""
     weights: list[Tensor] | None = None
+    """Weights ``[B]``; None if they are computed from the micro-batch's own losses (one micro-batch, or ``alone``)."""
     value: RobustValue | None = None
+    """The set's answer for the batch, once it is known."""
     directions: list[Tensor] | None = None
+    """Input gradients ``[2B,T,D]``."""
     moves: tuple[tuple[float, float], ...] = ((1.0, 0.0),)
+    """Pairs (coefficient, step). The gradient of the objective is the sum over them of coefficient times the gradient
+    of the weighted losses at inputs moved by step times the direction."""
     statistics: InputStatistics | None = None
+    """The sums over the batch that the penalty of moved inputs needs."""
     output: Tensor | None = None
+    """The offset of the output layer's weights, ``[V,D]``."""
     columns: list[dict[str, Tensor]] | None = None
+    """The columns of the pairs (:func:`pair_columns`) before anything moved."""
     diagnostics: dict[str, float] = field(default_factory=dict)
+    """Further numbers to log, by name."""
 
     @property
     def pairs(self) -> int:
@@ -97,7 +104,7 @@ class Plan:
 
 
 def pair_columns(losses: Tensor, terms: PairTerms) -> dict[str, Tensor]:
-    """What is reported of each pair, ``[B]``, detached."""
+    """The columns of each pair that are logged, ``[B]`` each, detached."""
     assert terms.chosen_logratio is not None and terms.rejected_logratio is not None
     assert terms.margin_rounding is not None
     columns = {

@@ -25,25 +25,25 @@ class WeightStep:
 
     def __init__(self, objective: Objective) -> None:
         self.objective = objective
-        self.set: Any = objective.set  # of the kind that the class is for
+        self.set: Any = objective.set  # the subclass says of which type
 
     def plan(self, model: nn.Module, batches: Sequence[Batch]) -> Plan:
-        """Look at the whole optimiser batch where the set couples its pairs; add the columns that the policy gives."""
+        """The plan of an optimiser step. It takes a forward of the whole batch first if the set couples its pairs."""
         if "policy_weight" in self.objective.needs:
             for batch in batches:
                 batch["policy_weight"] = policy_weight(model, rows_of(batch))
-        here = distributed.counts(sum(len(batch["row"]) for batch in batches), len(batches))
+        counts = distributed.counts(sum(len(batch["row"]) for batch in batches), len(batches))
         plan = Plan(
-            pairs_of_ranks=[pairs for pairs, _ in here],
+            pairs_of_ranks=[pairs for pairs, _ in counts],
             loss=self.objective.loss,
             prior=[batch.get("weight") for batch in batches],
             precision=forward_dtype(model),
         )
-        self._complete(model, batches, plan, several=max(micro_batches for _, micro_batches in here) > 1)
+        self._complete(model, batches, plan, several=max(micro_batches for _, micro_batches in counts) > 1)
         return plan
 
     def _complete(self, model: nn.Module, batches: Sequence[Batch], plan: Plan, several: bool) -> None:
-        """Fill the plan; ``several``: some rank has more than one micro-batch."""
+        """Fill the plan. ``several``: whether some rank has more than one micro-batch."""
         microbatch, adaptive = self.objective.scope == "microbatch", isinstance(plan.loss, AdaptiveLoss)
         adapts = adaptive and several and not microbatch
         plan.adapts_later = adaptive and not adapts
@@ -67,29 +67,29 @@ class WeightStep:
         return [self._logps(model, batch) for batch in batches]
 
     def _adapt(self, logps: Sequence[Tensor], batches: Sequence[Batch], plan: Plan, first: int = 0) -> None:
-        """Set the loss and the prior weights of these pairs, of all ranks unless each micro-batch is alone.
+        """Adapt the loss and the prior weights to these pairs, and to those of other ranks unless ``plan.alone``.
 
-        ``first``: number of the first of these micro-batches.
+        ``first``: the number of the first of these micro-batches.
         """
         assert isinstance(self.objective.loss, AdaptiveLoss)
-        here = slice(first, first + len(batches))
+        span = slice(first, first + len(batches))
         terms = [pair_terms(batch, part.detach(), plan.precision) for batch, part in zip(batches, logps, strict=True)]
-        margin, mine = self._known(plan, torch.cat([part.margin for part in terms]))
-        rounding, _ = self._known(plan, joined([part.margin_rounding for part in terms]))
-        row, _ = self._known(plan, joined([batch["row"] for batch in batches]))
-        weight, _ = self._known(plan, joined(plan.prior[here]))
+        margin, own = self._pooled(plan, torch.cat([part.margin for part in terms]))
+        rounding, _ = self._pooled(plan, joined([part.margin_rounding for part in terms]))
+        row, _ = self._pooled(plan, joined([batch["row"] for batch in batches]))
+        weight, _ = self._pooled(plan, joined(plan.prior[span]))
         if (weight is not None and not bool(weight.any())) or not bool(torch.isfinite(margin).all()):
             return
         plan.loss, prior, diagnostics = self.objective.loss.adapt(tied(margin, rounding), row, weight)
-        plan.prior[here] = prior[mine].split([len(part.margin) for part in terms])
+        plan.prior[span] = prior[own].split([len(part.margin) for part in terms])
         plan.diagnostics |= diagnostics
 
     def _weigh(
         self, losses: list[Tensor], batches: Sequence[Batch], plan: Plan, rounding: Sequence[Tensor | None] = (None,)
     ) -> None:
         columns = joined(plan.prior), joined([batch.get("group") for batch in batches])
-        plan.value, mine = self._robust(plan, torch.cat(losses), joined(rounding), *columns)
-        plan.weights = list(mine.split([len(part) for part in losses]))
+        plan.value, weights = self._robust(plan, torch.cat(losses), joined(rounding), *columns)
+        plan.weights = list(weights.split([len(part) for part in losses]))
 
     def loss(self, model: nn.Module, batch: Batch, plan: Plan, index: int) -> tuple[Tensor, dict[str, Tensor]]:
         """The part of the objective that micro-batch ``index`` contributes, and its detached pair columns.
@@ -109,8 +109,8 @@ class WeightStep:
                 weights = plan.weights[index]
             else:
                 rounding = loss_rounding(batch, logps, plan.loss, plan.precision) if self.set.couples else None
-                known = plan.prior[index], batch.get("group")
-                plan.value, weights = self._robust(plan, losses.detach(), rounding, *known)
+                columns_of_pairs = plan.prior[index], batch.get("group")
+                plan.value, weights = self._robust(plan, losses.detach(), rounding, *columns_of_pairs)
             part = coefficient * (weights * losses).sum() / plan.pairs
             total = part if total is None else total + part
             columns = plan.columns[index] if plan.columns is not None else pair_columns(losses, terms)
@@ -128,28 +128,28 @@ class WeightStep:
     ) -> tuple[RobustValue | None, Tensor]:
         """The set's answer for the losses of all ranks (or a micro-batch alone), and the weights of this rank's pairs.
 
-        A batch in which no pair has a prior weight asks for no step: None, and weights of 0.
+        If no pair has a prior weight, the value is None and the weights are 0.
         """
-        everywhere, mine = self._known(plan, losses)
-        prior, groups, off = (self._known(plan, column)[0] for column in (weight, group, rounding))
+        pooled, own = self._pooled(plan, losses)
+        prior, groups, off = (self._pooled(plan, column)[0] for column in (weight, group, rounding))
         if prior is not None and not bool(prior.any()):
             return None, torch.zeros_like(losses)
-        value = self.set.step(everywhere, weight=prior, group=groups, rounding=off)
-        return value, value.weights[mine]
+        value = self.set.step(pooled, weight=prior, group=groups, rounding=off)
+        return value, value.weights[own]
 
-    def _known(self, plan: Plan, column: Tensor | None) -> tuple[Any, slice]:
-        """A column of all the pairs that are looked at together, None if there is none, and where this rank's lie."""
+    def _pooled(self, plan: Plan, column: Tensor | None) -> tuple[Any, slice]:
+        """A column of all pairs that are weighed together (None stays None), and the slice of this rank's pairs."""
         if column is None or plan.alone:
             return column, slice(None)
         return distributed.gathered(column, plan.pairs_of_ranks)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What the loss and the set have learnt."""
+        """The state of the loss and of the set."""
         parts = {"set": self.set.state_dict(), "loss": self.objective.loss.state_dict()}
         return {f"{part}.{name}": value for part, state in parts.items() for name, value in state.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take over what :meth:`state_dict` gave."""
+        """Load what :meth:`state_dict` returned."""
         parts: dict[str, dict[str, Tensor]] = {"set": {}, "loss": {}}
         for key, value in state.items():
             part, name = key.split(".", 1)
@@ -159,7 +159,7 @@ class WeightStep:
 
 
 class MovingStep(WeightStep):
-    """The step of a set that moves something before the pairs are weighed; a subclass says what."""
+    """The step of a set that moves inputs or the output layer; the subclass defines which."""
 
     def _complete(self, model: nn.Module, batches: Sequence[Batch], plan: Plan, several: bool) -> None:
         plan.alone = self.objective.scope == "microbatch"
@@ -168,5 +168,5 @@ class MovingStep(WeightStep):
         self._move(model, batches, plan)
 
     def _move(self, model: nn.Module, batches: Sequence[Batch], plan: Plan) -> None:
-        """Weigh the pairs where they are, and put into the plan where they move."""
+        """Weigh the pairs before anything moves, and put the moves into the plan."""
         raise NotImplementedError
