@@ -112,7 +112,9 @@ def _unknown_key(error: BaseException, text: str) -> ConfigError | None:
     if parent == "groups":
         return ConfigError(key, f"the chosen grouping has no such key{_suggestion(key, _group_keys())}{SHOW}")
     if parent.partition(".")[0] == "reward":
-        return ConfigError(key, f"no reward that is used has such a key{_suggestion(key, _reward_keys())}; +{key}= adds it")
+        return ConfigError(
+            key, f"no reward that is used has such a key{_suggestion(key, _reward_keys())}; +{key}= adds it"
+        )
     siblings = [name.rpartition(".")[2] for name in _keys() if name.rpartition(".")[0] == parent]
     hint = f"; {parent} has: {choices(siblings)}" if siblings else ""
     return ConfigError(key, f"unknown key{_suggestion(key)}{hint}")
