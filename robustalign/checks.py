@@ -254,6 +254,11 @@ def _check_labels(config: Config) -> None:
 
 
 def _check_trainer(config: Config) -> None:
+    steps, epochs = config.trainer.max_steps, config.trainer.epochs
+    if steps is not None and epochs is not None:
+        raise ConfigError("trainer.epochs", f"{epochs:g} beside trainer.max_steps={steps}; add trainer.max_steps=null")
+    if steps is None and epochs is None:
+        raise ConfigError("trainer.max_steps", "is missing; give it, or trainer.epochs")
     check_ranks(config.trainer, config.trainer.nproc)
 
 
@@ -277,9 +282,14 @@ def _check_evaluation(config: Config) -> None:
         raise ConfigError("evaluation.splits", "is empty; choose from validation, test")
     _once("evaluation.splits", evaluation.splits)
     for step in evaluation.steps:
-        if step > config.trainer.max_steps:
+        if config.trainer.max_steps is not None and step > config.trainer.max_steps:
             raise ConfigError(
                 "evaluation.steps", f"{step} is outside [0, {config.trainer.max_steps}] (trainer.max_steps)"
+            )
+    for epoch in evaluation.epochs:
+        if config.trainer.epochs is not None and epoch > config.trainer.epochs:
+            raise ConfigError(
+                "evaluation.epochs", f"{epoch:g} is outside [0, {config.trainer.epochs:g}] (trainer.epochs)"
             )
 
 

@@ -174,7 +174,8 @@ class TrainerConfig:
 
     batch_size: int = number(64, "[1, inf)")  # pairs per optimiser step, over all ranks
     micro_batch_size: int = number(64, "[1, inf)")  # pairs per forward, per rank
-    max_steps: int = number(80, "[1, inf)")  # optimiser steps
+    max_steps: int | None = number(80, "[1, inf)")  # optimiser steps; exactly one of max_steps and epochs
+    epochs: float | None = number(None, "(0, inf)")  # passes over the training pairs, in whole batches
     learning_rate: float = number(1e-3, "(0, inf)")  # the peak, after the warm-up
     warmup_steps: int = number(10, "[0, inf)")  # linear, from 0
     schedule: str = word("linear", SCHEDULES)  # linear | cosine | constant, after the warm-up
@@ -194,6 +195,12 @@ class TrainerConfig:
     device: str = word("auto", DEVICES)  # auto | cpu | cuda
     log_steps: int = number(1, "[1, inf)")  # metrics are logged every so many steps
 
+    @property
+    def steps(self) -> int:
+        """Optimiser steps, which ``epochs`` leaves open until the pairs are drawn."""
+        assert self.max_steps is not None, "the pairs are not drawn yet"
+        return self.max_steps
+
 
 @dataclass
 class EvaluationConfig:
@@ -201,6 +208,7 @@ class EvaluationConfig:
 
     splits: list[str] = words(["validation", "test"], HELD_OUT)  # which held-out prompts are measured
     steps: list[int] = numbers("[0, inf)")  # evaluate after these optimiser steps too
+    epochs: list[float] = numbers("[0, inf)")  # evaluate after these passes over the training pairs too
     generate: str = word("end", GENERATE)  # end | always (at every evaluation) | never
     replies: int = number(2, "[1, inf)")  # sampled per held-out prompt
     pairs_per_prompt: int = number(1, "[1, inf)")  # held-out pairs drawn per prompt and target
@@ -257,6 +265,17 @@ class Config:
     sweep: SweepConfig = field(default_factory=SweepConfig)
     label: str | None = None  # what tables call the run's point; null: the method's name and values
     seed: int = number(0, SEED)  # pairs, data order and evaluation replies
+
+
+def most_pairs(config: Config) -> int | None:
+    """How many pairs training reads at most, repeated ones counted; None where only the data tell."""
+    trainer, pairs = config.trainer, config.dataset.pairs
+    if trainer.epochs is None:
+        return trainer.steps * trainer.batch_size
+    prompts = config.dataset.train_prompts
+    known = [pairs.limit, None if prompts is None else prompts * pairs.per_prompt]
+    bounds = [bound for bound in known if bound is not None]
+    return int(trainer.epochs * min(bounds)) if bounds else None
 
 
 def register() -> None:

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import yaml
 
 from robustalign.cli.errors import one_line_errors
+from robustalign.config import config_dir
 from robustalign.errors import ConfigError, choices
+
+if TYPE_CHECKING:
+    from robustalign.rewards.held_out import Figures
+    from robustalign.rewards.training import Examples, Recipe, Trained
 
 EPILOG = """\
 Files are .csv, .tsv, .jsonl or .parquet, also gzipped; --header names the columns of a table without a first line.
@@ -24,12 +36,12 @@ The folder is a sequence classifier: conf/reward entries with scorer=classifier 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line, train, measure and save."""
     args = _parser().parse_args(argv)
+    args.command = shlex.join(["robustalign", "reward", *(sys.argv[1:] if argv is None else argv)])
     with one_line_errors():
         import torch
 
         from robustalign.rewards.labelled import LabelledFiles
-        from robustalign.rewards.reward_card import card, table
-        from robustalign.rewards.training import KINDS, Recipe, held_out, train
+        from robustalign.rewards.training import KINDS, Recipe, train
 
         torch.set_num_threads(args.threads)
         if args.kind not in KINDS:
@@ -43,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             groups={name: set(members.split(",")) for name, members in groups.items()},
         )  # fmt: skip
         labels, parts = files.examples()
+        others = _others(args.against, labels) if args.against else {}
         recipe = Recipe(
             kind=args.kind, labels=labels, base=args.base, epochs=args.epochs, learning_rate=args.learning_rate,
             batch_size=args.batch_size, max_length=args.max_length, seed=args.seed, join=args.join,
@@ -52,16 +65,76 @@ def main(argv: Sequence[str] | None = None) -> int:
         except ValueError as error:
             key, _, problem = str(error).partition(": ")
             raise ConfigError(f"--{key.replace('_', '-')}", problem) from error
-        figures = held_out(trained, parts["test"], recipe)
-        trained.save(args.to)
-        (args.to / "README.md").write_text(
-            card(recipe, parts, trained, figures, args.data, args.licence), encoding="utf-8"
+        _write(
+            args, recipe, parts, trained, files.groups, _measure(args.against, recipe, parts["test"], trained, others)
         )
-        facts = {"held_out": figures, "epoch": trained.epoch, "curve": trained.curve}
-        (args.to / "training.json").write_text(json.dumps(facts, indent=1) + "\n")
-        print(table(figures))
-        print(f"epoch {trained.epoch} of {recipe.epochs} by validation loss, in {args.to}")
     return 0
+
+
+def _others(name: str, labels: Sequence[str]) -> dict[str, Any]:
+    """The objectives of a file of ``conf/reward`` that are called as labels are.
+
+    Raises:
+        ConfigError: no such file, or none of its objectives.
+    """
+    place = config_dir() / "reward"
+    if not (place / f"{name}.yaml").is_file():
+        there = choices(file.stem for file in place.glob("*.yaml"))
+        raise ConfigError("--against", f"no rewards {name!r}; choose one of: {there}")
+    known = yaml.safe_load((place / f"{name}.yaml").read_text(encoding="utf-8"))
+    found = {label: known[label] for label in labels if label in known}
+    if not found:
+        raise ConfigError("--against", f"{name} has none of: {choices(labels)}; it has: {choices(known)}")
+    return found
+
+
+def _measure(
+    name: str | None, recipe: Recipe, test: Examples, trained: Trained, others: Mapping[str, Any]
+) -> dict[str, Figures]:
+    """Held-out figures by what they are of: single texts, joined ones where those were trained on, another scorer."""
+    from robustalign.rewards import score_all
+    from robustalign.rewards.held_out import against, held_out
+    from robustalign.rewards.training import joined_texts
+
+    tables = {"Held-out test texts": held_out(trained, test, recipe)}
+    if recipe.join > 1:
+        joined = joined_texts(test, recipe.join, np.random.default_rng(recipe.seed))
+        tables["Held-out test texts, joined as in training"] = held_out(trained, joined, recipe)
+    if others:
+        with tempfile.TemporaryDirectory() as folder:
+
+            def assets(scorer: str, module: ModuleType) -> Path:
+                place = Path(folder) / scorer
+                if not place.exists():
+                    place.mkdir()
+                    getattr(module, "prepare", lambda _: None)(place)
+                return place
+
+            scores = score_all(others, assets, [""] * len(test), test.texts)
+        tables[f"Area under the curve against `reward={name}` (other) on the same test texts"] = against(
+            trained, test, recipe, scores
+        )
+    return tables
+
+
+def _write(
+    args: argparse.Namespace,
+    recipe: Recipe,
+    parts: Mapping[str, Examples],
+    trained: Trained,
+    groups: Mapping[str, set[str]],
+    tables: Mapping[str, Figures],
+) -> None:
+    from robustalign.rewards.reward_card import card, table
+
+    trained.save(args.to)
+    about = {"data": args.data, "licence": args.licence, "groups": groups, "command": args.command}
+    (args.to / "README.md").write_text(card(recipe, parts, trained, tables, **about), encoding="utf-8")
+    facts = {"held_out": tables, "epoch": trained.epoch, "curve": trained.curve}
+    (args.to / "training.json").write_text(json.dumps(facts, indent=1) + "\n")
+    for title, figures in tables.items():
+        print(f"{title}:\n{table(figures)}\n")
+    print(f"epoch {trained.epoch} of {recipe.epochs} by validation loss, in {args.to}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -89,6 +162,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--max-length", type=int, default=64, help="tokens; longer texts keep their start")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--against", help="file of conf/reward: compare its objectives of the same names, held out")
     parser.add_argument("--data", help="name and source of the data, for the card")
     parser.add_argument("--licence", help="of the data, for the card")
     return parser

@@ -32,7 +32,7 @@ class Steps:
         policy: PreTrainedModel,
     ) -> None:
         self.folder, self.evaluate, self.should_stop, self.policy = folder, evaluate, should_stop, policy
-        self.at, self.last = config.evaluation.steps, config.trainer.max_steps
+        self.at, self.last = config.evaluation.steps, config.trainer.steps
         self.pace: Pace | None = None
 
     def __call__(self, step: int) -> bool:

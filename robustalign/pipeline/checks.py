@@ -31,6 +31,8 @@ def check_config(config: Config) -> list[str]:
     objective = build_objective(config.method, config.trainer.batch_size)
     if objective.target is not None and not objective.oracle:
         raise ConfigError("method.target", "only method=oracle knows a target")
+    if objective.policy is not None and config.trainer.epochs is not None:
+        raise ConfigError("trainer.epochs", "an audit trains nothing; take trainer.epochs=null trainer.max_steps=1")
     build_grouping(config.groups)
     _check_groups(config, objective)
     if getattr(objective.set, "gradient", None) == "exact":

@@ -169,7 +169,7 @@ class GroupStage:
         """Loss that a run for each group alone attains: its mean over the last quarter of the steps, on pairs that it
         had not seen where the run is within one epoch."""
         method = {k: v for k, v in self.config.method.items() if k in ("name", "loss", "beta")} | {"set": "nominal"}
-        steps, pad = self.config.trainer.max_steps, self.stages.tokenizer.pad_token_id
+        steps, pad = self.config.trainer.steps, self.stages.tokenizer.pad_token_id
         key = self.key | self.training_key | {"method": method, "groups": groups.membership.shape[1]}
 
         def build(target: Path) -> None:

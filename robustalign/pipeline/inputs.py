@@ -21,6 +21,7 @@ from robustalign.data.sources import chitchat
 from robustalign.errors import ConfigError
 from robustalign.policies.load import asset_folder, run_model
 from robustalign.policies.save import ADAPTER_CONFIG, is_adapter
+from robustalign.rewards.shipped import placed
 
 KINDS = (".safetensors", ".json", ".jinja", ".model", ".txt")  # the files of a checkpoint on which its outputs depend
 SHIPPED = Path(scorers.__file__).parent
@@ -122,8 +123,16 @@ def used_rewards(config: Config) -> dict[str, dict[str, Any]]:
 
 
 def scorer(name: str, spec: Mapping[str, Any], memory: Path | None = None) -> dict[str, Any]:
-    """An objective's options, the files these name, and the code that scores it."""
-    files = fingerprints.of_options(spec, memory)
+    """An objective's options, the files these name, and the code that scores it.
+
+    Raises:
+        ConfigError: no such reward ships, or the hub has no such model.
+    """
+    try:
+        there = dict(spec) | ({"path": placed(str(spec["path"]))} if "path" in spec else {})
+    except ValueError as error:
+        raise ConfigError(f"reward.{name}.path", str(error).removeprefix("path: ")) from error
+    files = fingerprints.of_options(there, memory)
     found: dict[str, Any] = {"options": dict(spec), "files": files, "code": code(name, spec)}
     if "path" in spec and "path" not in files and "." not in str(spec["scorer"]):  # a scorer that ships
         found["commit"] = _commit(str(spec["path"]), spec.get("revision"), f"reward.{name}.path")

@@ -23,12 +23,13 @@ def model_card(config: Config, folder: RunFolder, licence: str | None) -> str:
     """
     method = {key: value for key, value in config.method.items() if value is not None}
     trainer, name = config.trainer, config.label or str(method["name"])
+    trained = f"{trainer.max_steps} steps" if trainer.epochs is None else f"{trainer.epochs:g} epochs in batches"
     settings = "\n".join(f"| {key} | {value} |" for key, value in method.items())
     return f"""{_metadata(config, licence)}
 # {config.model.name} trained by {name}
 
 Trained by robustalign on preferences of the shift `{config.shift.name}`, and tested on populations that it was not
-trained on. Run `{folder.name}`, seed {config.seed}, {trainer.max_steps} steps of {trainer.batch_size} pairs, learning
+trained on. Run `{folder.name}`, seed {config.seed}, {trained} of {trainer.batch_size} pairs, learning
 rate {trainer.learning_rate:g}.
 
 ## Method

@@ -122,7 +122,7 @@ class Computation:
         distributed.leave()
         self.stop_if_asked()
         with self.usage.stage("evaluate"):
-            ratios = self.evaluate(policy, self.config.trainer.max_steps, final=True)
+            ratios = self.evaluate(policy, self.config.trainer.steps, final=True)
         self.stop_if_asked()
         with self.usage.stage("controls"):
             self.evaluate_controls(policy, ratios)
@@ -158,7 +158,11 @@ class Computation:
         shares = np.bincount(pairs.annotator, minlength=len(self.shift.components)) / len(pairs)
         self.journal.dataset("training_pairs", rows.fingerprint, "train", len(pairs))
         counts = {f"data/dropped/{reason.replace(' ', '_')}": float(n) for reason, n in pairs.dropped.items()}
-        counts |= {"data/pairs": float(len(pairs)), "data/epochs": rows.epochs}
+        counts |= {
+            "data/pairs": float(len(pairs)),
+            "data/epochs": rows.epochs,
+            "data/steps": float(self.config.trainer.steps),
+        }
         counts |= {f"data/share/{c.name}": float(s) for c, s in zip(self.shift.components, shares, strict=True)}
         self.journal.metrics(0, counts)
         if self.config.groups["method"] != "none":
@@ -199,7 +203,7 @@ class Computation:
         with self.usage.stage("train"):
             trainer.train(saved[-1] if saved else None)
         self.usage.seconds["train"] = trainer.seconds
-        if trainer.step < config.trainer.max_steps:
+        if trainer.step < config.trainer.steps:
             raise Stopped(f"stopped at step {trainer.step}")
         policy = self.in_one_piece(policy)
         if distributed.rank() == 0:
@@ -234,7 +238,7 @@ class Computation:
         generate = self.config.evaluation.generate
         certificates: list[pd.DataFrame] = []
         found: dict[str, np.ndarray] = {}
-        control = at_step(step, self.config.trainer.max_steps)
+        control = at_step(step, self.config.trainer.steps)
         policy.eval()
         for split, held_out in self.held_out.items():
             found[split] = ratios = held_out.logratios(policy)
@@ -256,7 +260,7 @@ class Computation:
         of_splits = {split: held_out.people for split, held_out in self.held_out.items() if held_out.people is not None}
         if not of_splits:
             return
-        beta, step = self.objective.beta, self.config.trainer.max_steps
+        beta, step = self.objective.beta, self.config.trainer.steps
         told, bins = [], []
         for split, people in of_splits.items():
             found, reliability = people.tables(logratios[split], beta)
@@ -281,7 +285,7 @@ class Computation:
 
     def record(self, control: Control, split: str, cells: Cells) -> None:
         """The cells of one policy on one split, to ``results/`` and, of the policy itself, to the journal."""
-        evaluation, last_step = self.config.evaluation, self.config.trainer.max_steps
+        evaluation, last_step = self.config.evaluation, self.config.trainer.steps
         table = evaluate_targets(
             cells,
             self.shift,
@@ -315,11 +319,11 @@ class Computation:
         """Costs, and one long table of all targets: the last thing that is written."""
         seconds = self.usage.seconds | {f"saved_{e.stage}": e.seconds for e in self.stages.cache.events if e.reused}
         costs = {f"cost/seconds/{stage}": value for stage, value in seconds.items()}
-        trained = self.config.trainer.max_steps * self.config.trainer.batch_size
+        trained = self.config.trainer.steps * self.config.trainer.batch_size
         costs |= {f"cost/memory_bytes/{stage}": float(value) for stage, value in self.usage.memory.items()}
         if "train" in self.usage.seconds:
             costs["cost/seconds_per_pair"] = self.usage.seconds["train"] / trained
-        self.journal.metrics(self.config.trainer.max_steps, costs)
+        self.journal.metrics(self.config.trainer.steps, costs)
         pairs = {"training_pairs": self.prepared.rows.fingerprint} if self.prepared else {}
         self.journal.tags({"device": str(device(self.config))} | pairs)
         for kind, merged in (("prompts", "prompts.parquet"), ("targets", TABLE)):

@@ -23,7 +23,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from robustalign import fingerprints
 from robustalign.cache import ArtefactCache
-from robustalign.config import HUMAN, Config
+from robustalign.config import HUMAN, Config, most_pairs
 from robustalign.data.candidates import Candidates, asked, sample_candidates, split_key, split_rows
 from robustalign.data.given import carried_columns, given_candidates
 from robustalign.data.rows import Rows
@@ -296,8 +296,8 @@ def outlook(config: Config) -> dict[str, Any]:
     stages = Stages(config)
     to_build = stages.to_build()
     each = None if "model" in to_build else stages.pair_tokens()
-    pairs = config.trainer.max_steps * config.trainer.batch_size
-    return {"to_build": to_build, "tokens": None if each is None else round(each * pairs)}
+    pairs = most_pairs(config)
+    return {"to_build": to_build, "tokens": None if each is None or pairs is None else round(each * pairs)}
 
 
 def shared_key(config: Config) -> str:

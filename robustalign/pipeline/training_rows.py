@@ -9,6 +9,7 @@ import numpy as np
 from robustalign.config import Config
 from robustalign.data.candidates import Candidates
 from robustalign.data.pairs import PairColumns, TrainingRows, both_ways, training_pairs
+from robustalign.errors import ConfigError
 from robustalign.groups import PairGroups
 from robustalign.pipeline.groups import GroupStage
 from robustalign.pipeline.stages import Stages
@@ -38,6 +39,8 @@ def prepare(stages: Stages, objective: Objective, candidates: Candidates) -> Pre
     ratio = shift.importance(target) if target and not objective.own_pairs else None
     relabel = target if target and ratio is None else None
     pairs = training_pairs(shift, candidates, config.dataset.pairs, config.seed, relabel)
+    apart = pairs.weight is not None and "soft_label" not in objective.needs  # every vote on its own side
+    settle_steps(config, len(both_ways(pairs)[0]) if apart else len(pairs))
     stage = GroupStage(stages, pairs, candidates)
     groups = stage.groups()
     if objective.regret:
@@ -46,7 +49,7 @@ def prepare(stages: Stages, objective: Objective, candidates: Candidates) -> Pre
     given = None if objective.mass is None else groups.weight(objective.mass)
     mass = np.ones(len(pairs)) if given is None else given
     member = pair_groups(pairs, candidates, groups, config) if "group" in objective.needs else None
-    if pairs.weight is not None and "soft_label" not in objective.needs:
+    if apart:
         pairs, origin = both_ways(pairs)
         mass, member = mass[origin], None if member is None else member[origin]
     asked = {
@@ -56,9 +59,28 @@ def prepare(stages: Stages, objective: Objective, candidates: Candidates) -> Pre
     }
     known = {name: column for name, column in asked.items() if column is not None}
     columns = PairColumns(known, objective.delay, pair_weights(pairs, ratio, np.ones(len(pairs))))
-    steps, size = config.trainer.max_steps, config.trainer.batch_size
+    steps, size = config.trainer.steps, config.trainer.batch_size
     rows = TrainingRows(pairs, candidates, columns, steps=steps, batch_size=size, seed=config.seed)
     return Prepared(rows, objective, stage, groups)
+
+
+def settle_steps(config: Config, pairs: int) -> None:
+    """Write into the config how many steps ``trainer.epochs`` are, and after which of them ``evaluation.epochs`` end.
+
+    Raises:
+        ConfigError: the pairs do not fill a batch, or it is to be measured after the last step.
+    """
+    trainer, evaluation = config.trainer, config.evaluation
+    if trainer.epochs is not None:
+        trainer.max_steps = int(trainer.epochs * pairs / trainer.batch_size)
+        if trainer.max_steps == 0:
+            problem = f"{trainer.epochs:g} over {pairs} pairs fill no batch of trainer.batch_size={trainer.batch_size}"
+            raise ConfigError("trainer.epochs", problem)
+    after = {epoch: int(epoch * pairs / trainer.batch_size) for epoch in evaluation.epochs}
+    evaluation.steps = sorted({*evaluation.steps, *after.values()})
+    if evaluation.steps and evaluation.steps[-1] > trainer.steps:
+        key = "evaluation.epochs" if evaluation.steps[-1] in after.values() else "evaluation.steps"
+        raise ConfigError(key, f"ends at step {evaluation.steps[-1]}, training at {trainer.steps}")
 
 
 def pair_groups(pairs: Pairs, candidates: Candidates, groups: PairGroups, config: Config) -> np.ndarray:

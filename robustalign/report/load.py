@@ -61,7 +61,8 @@ class Run:
     @property
     def last_step(self) -> int:
         """The optimiser step after which its policy was trained."""
-        return int(self.config["trainer"]["max_steps"])
+        steps = self.config["trainer"].get("max_steps")
+        return int(self.metrics["data/steps"] if steps is None else steps)
 
     @property
     def has_results(self) -> bool:

@@ -76,7 +76,7 @@ class Point:
     @property
     def last_step(self) -> int:
         """The optimiser step after which its policies were trained."""
-        return int(self.trainer["max_steps"])
+        return next(iter(self.runs.values())).last_step
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -233,7 +233,7 @@ def _scales(setting: Setting) -> Iterator[str]:
     if len(set(betas.values())) > 1:
         listed = ", ".join(f"{label} {_show(beta)}" for label, beta in betas.items())
         yield f"beta differs ({listed}): losses have different scales; compare reward, accuracy and KL"
-    steps = {point.label: point.trainer.get("max_steps") for point in setting.points}
+    steps = {point.label: point.last_step for point in setting.points}
     if len(set(steps.values())) > 1:
         yield "numbers of steps differ: " + ", ".join(f"{label} {count}" for label, count in steps.items())
 
@@ -254,7 +254,7 @@ def _controls(setting: Setting) -> Iterator[str]:
     evaluation = next(iter(dpo.runs.values())).config.get("evaluation") or {}
     if not evaluation.get("shrinkage"):
         yield "the shrinkage curve is missing (evaluation.shrinkage of dpo): a gain may be a smaller step"
-    if not evaluation.get("steps"):
+    if not evaluation.get("steps") and not evaluation.get("epochs"):
         yield "dpo was not measured along its steps (evaluation.steps): a gain may be a training stopped earlier"
     if sum(point.plain for point in setting.points) < 2:
         yield "dpo was run at one learning rate: a gain may be a learning rate"

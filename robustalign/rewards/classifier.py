@@ -1,4 +1,5 @@
-"""A score from any sequence-classification model: a hub id, or a folder of ``save_pretrained`` (safetensors alone)."""
+"""A score from any sequence-classification model: a hub id, a folder of ``save_pretrained`` (safetensors alone), or one
+that ships (``asset:NAME``)."""
 
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from robustalign.bounds import OneOf
 from robustalign.errors import choices
 from robustalign.rewards import Device, Scorer, Size
+from robustalign.rewards.shipped import placed
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "sigmoid": torch.sigmoid,  # labels that do not exclude each other
@@ -38,7 +40,7 @@ def build(
     """A scorer of one label.
 
     Args:
-        path: hub id or folder.
+        path: hub id, folder, or ``asset:NAME`` for a reward that ships.
         label: its index, or its name in the model's ``id2label``.
         activation: ``sigmoid``, ``softmax`` (values in [0, 1]) or ``raw``.
         join: ``chat`` (the tokenizer's template around prompt and reply), ``pair`` (as two segments), or ``reply``
@@ -73,7 +75,7 @@ def loaded(path: str, revision: str | None, device: str) -> tuple[Any, Any]:
     Raises:
         ValueError: no such model, weights that are not safetensors, or a tokenizer that cannot pad.
     """
-    folder = str(Path(path).expanduser())
+    folder = placed(path)
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, **options, truncation_side="right")

@@ -1,8 +1,8 @@
 """Training a reward model on labelled texts: a sequence classifier that ``scorer: classifier`` reads.
 
 Three kinds of labels: several at once (sigmoid, binary cross-entropy), one of several (softmax, cross-entropy), and
-which of two texts is better (Bradley-Terry, one logit). The epoch is chosen by validation loss; held-out texts give
-accuracy, area under the ROC curve and calibration.
+which of two texts is better (Bradley-Terry, one logit). The epoch is chosen by validation loss; what the model is worth
+on held-out texts says ``robustalign.rewards.held_out``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -67,7 +66,7 @@ class Recipe:
 
 @dataclass
 class Trained:
-    """A reward model of the best epoch, and what it is worth on held-out texts."""
+    """A reward model of the best epoch."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -92,7 +91,7 @@ def train(recipe: Recipe, training: Examples, validation: Examples, progress: bo
     torch.manual_seed(recipe.seed)
     rng = np.random.default_rng(recipe.seed)
     model, tokenizer = base_model(recipe, training)
-    encode = _encoder(tokenizer, recipe.max_length)
+    encode = encoder(tokenizer, recipe.max_length)
     steps = recipe.epochs * -(-len(training) // recipe.batch_size)
     optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.learning_rate, total_steps=steps, pct_start=0.1)
@@ -178,7 +177,8 @@ def joined_texts(examples: Examples, most: int, rng: np.random.Generator) -> Exa
 Encode = Callable[[Sequence[str]], Any]
 
 
-def _encoder(tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encode:
+def encoder(tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encode:
+    """Texts to padded inputs of a model; longer ones keep their start."""
     return lambda texts: tokenizer(
         list(texts), padding=True, truncation=True, max_length=max_length, return_tensors="pt"
     )
@@ -205,55 +205,3 @@ def validation_loss(model: PreTrainedModel, encode: Encode, examples: Examples, 
         rows = np.arange(start, min(start + size, len(examples)))
         total += float(_loss(model, encode, examples, rows, recipe.kind)) * len(rows)
     return total / len(examples)
-
-
-@torch.no_grad()
-def logits_of(trained: Trained, texts: Sequence[str], max_length: int, batch_size: int = 256) -> np.ndarray:
-    """Logits ``[N, L]``."""
-    encode = _encoder(trained.tokenizer, max_length)
-    parts = [trained.model(**encode(texts[i : i + batch_size])).logits for i in range(0, len(texts), batch_size)]
-    return torch.cat(parts).double().numpy()
-
-
-def held_out(trained: Trained, examples: Examples, recipe: Recipe) -> dict[str, dict[str, float]]:
-    """Per label (and ``all``): ``accuracy``, ``auc`` and ``calibration`` error of probabilities in ten equal bins."""
-    logits = logits_of(trained, examples.texts, recipe.max_length)
-    if recipe.kind == PAIRS:
-        gap = (logits - logits_of(trained, examples.others, recipe.max_length))[:, 0]
-        probability = 1 / (1 + np.exp(-gap))
-        accuracy = float((1 + np.sign(gap)).mean() / 2)
-        return {"all": {"accuracy": accuracy, "calibration": calibration_error(probability, np.ones(len(gap)))}}
-    assert examples.targets is not None
-    if recipe.kind == SINGLE:
-        shares = np.exp(logits - logits.max(1, keepdims=True))
-        probability, truth = shares / shares.sum(1, keepdims=True), np.eye(logits.shape[1])[examples.targets]
-        accuracy = float((logits.argmax(1) == examples.targets).mean())
-    else:
-        probability, truth = 1 / (1 + np.exp(-logits)), np.asarray(examples.targets, dtype=float)
-        accuracy = float(((probability > 0.5) == truth).mean())
-    table = {
-        label: {
-            "accuracy": float(((probability[:, i] > 0.5) == truth[:, i]).mean()),
-            "auc": roc_auc(probability[:, i], truth[:, i]),
-            "calibration": calibration_error(probability[:, i], truth[:, i]),
-        }
-        for i, label in enumerate(recipe.labels)
-    }
-    means = {key: float(np.mean([row[key] for row in table.values()])) for key in ("auc", "calibration")}
-    return {"all": {"accuracy": accuracy, **means}} | table
-
-
-def roc_auc(scores: np.ndarray, truth: np.ndarray) -> float:
-    """Area under the ROC curve: how often a positive scores above a negative, ties half; NaN without both."""
-    positive = truth > 0.5
-    n, m = int(positive.sum()), int((~positive).sum())
-    if not n or not m:
-        return float("nan")
-    return float((pd.Series(scores).rank().to_numpy()[positive].sum() - n * (n + 1) / 2) / (n * m))
-
-
-def calibration_error(probability: np.ndarray, truth: np.ndarray, bins: int = 10) -> float:
-    """Expected calibration error: mean |share of positives - mean probability| over equal bins, by their size."""
-    place = np.minimum((probability * bins).astype(int), bins - 1)
-    parts = [(place == b) for b in range(bins)]
-    return float(sum(abs(truth[p].mean() - probability[p].mean()) * p.mean() for p in parts if p.any()))

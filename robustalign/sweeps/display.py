@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from robustalign.config import Config
+from robustalign.config import Config, most_pairs
 from robustalign.progress import Pace
 from robustalign.run.folder import State, Status
 from robustalign.sweeps.mlflow_sync import SweepImporter
@@ -45,8 +45,9 @@ def describe_plan(sweep: Sweep, configs: Sequence[Config], backend: Backend, fou
     groups = {key: str(number) for number, key in enumerate(dict.fromkeys(f["shared"] for f in found), start=1)}
     for (run, status), config, one in zip(sweep.status(), configs, found, strict=True):
         state = status.state.value if run.folder.frozen() is not None else "new"
-        most = 2 * config.trainer.max_steps * config.trainer.batch_size * config.model.max_length
-        tokens = f"< {most:,}" if one["tokens"] is None else f"~ {one['tokens']:,}"
+        pairs = most_pairs(config)
+        most = "?" if pairs is None else f"< {2 * pairs * config.model.max_length:,}"
+        tokens = most if one["tokens"] is None else f"~ {one['tokens']:,}"
         build = " ".join(one["to_build"]) or "nothing"
         rows.append((run.name, run.folder.name, state, groups[one["shared"]], build, tokens))
     head = ("run", "identity", "state", "shared stages", "of these to build", "training tokens")
@@ -86,7 +87,7 @@ class Progress:
 
     def __init__(self, sweep: Sweep) -> None:
         self.sweep = sweep
-        self.steps: dict[str, int] = {}
+        self.steps: dict[str, int | None] = {}
         self.states = {run.folder.name: status.state for run, status in sweep.status()}
         self.drawn = self.took = 0.0
         self.live = self._live() if sys.stderr.isatty() else None
@@ -131,12 +132,12 @@ class Progress:
     def _parts(self, rows: Sequence[tuple[Run, Status]]) -> float:
         """Runs that ended, and the parts of those that go on."""
         going = [(run, status) for run, status in rows if status.state is State.RUNNING]
-        parts = [status.step / max(1, self._max_steps(run)) for run, status in going]
+        parts = [status.step / (self._max_steps(run) or float("inf")) for run, status in going]
         return sum(status.state.ended for _, status in rows) + sum(parts)
 
     def _at_work(self, rows: Sequence[tuple[Run, Status]]) -> str:
         going = [(run, status) for run, status in rows if status.state is State.RUNNING]
-        steps = ", ".join(f"{run.name}: step {status.step}/{self._max_steps(run)}" for run, status in going[:SHOWN])
+        steps = ", ".join(f"{run.name}: step {self._step(run, status)}" for run, status in going[:SHOWN])
         return steps + (f" and {len(going) - SHOWN} more" if len(going) > SHOWN else "")
 
     def _live(self) -> Live:
@@ -153,11 +154,16 @@ class Progress:
         picture = Table("run", "state", "step", "minutes", "error", title=title, title_justify="left")
         visible = [row for row in rows if row[1].state not in (State.FINISHED, State.PENDING)]
         for run, status in visible[-30:]:
-            step = f"{status.step}/{self._max_steps(run)}"
+            step = self._step(run, status)
             picture.add_row(run.name, status.state.value, step, f"{minutes(status):.1f}", (status.error or "")[:60])
         return picture
 
-    def _max_steps(self, run: Run) -> int:
+    def _step(self, run: Run, status: Status) -> str:
+        steps = self._max_steps(run)
+        return str(status.step) if steps is None else f"{status.step}/{steps}"
+
+    def _max_steps(self, run: Run) -> int | None:
+        """None where ``trainer.epochs`` says how long a run is."""
         if run.folder.name not in self.steps:
             frozen = run.folder.frozen() or {}
             self.steps[run.folder.name] = frozen.get("trainer", {}).get("max_steps", 0)

@@ -86,14 +86,14 @@ class PairTrainer:
         if checkpoint is not None:
             self.step = checkpoints.load_checkpoint(checkpoint, self.policy, self.optimizer, self.step_of)
         steps = trange(
-            self.step, config.max_steps, initial=self.step, total=config.max_steps, desc="train",
+            self.step, config.steps, initial=self.step, total=config.steps, desc="train",
             disable=distributed.rank() > 0 or not os.isatty(2),
         )  # fmt: skip
         self.model.train()
         for _ in steps:
             self._step()
             stop = self.after_step(self.step)
-            last = self.step == config.max_steps
+            last = self.step == config.steps
             if (config.save_steps and (last or self.step % config.save_steps == 0)) or (stop and not last):
                 self.before_save()
                 checkpoints.save_checkpoint(self.output, self.step, self.policy, self.optimizer, self.step_of, config)
@@ -224,7 +224,7 @@ def learning_rate_factor(step: int, config: TrainerConfig) -> float:
         return (step + 1) / (config.warmup_steps + 1)
     if config.schedule == "constant":
         return 1.0
-    share = min(1.0, (step - config.warmup_steps) / max(1, config.max_steps - 1 - config.warmup_steps))
+    share = min(1.0, (step - config.warmup_steps) / max(1, config.steps - 1 - config.warmup_steps))
     fall = share if config.schedule == "linear" else (1 - math.cos(math.pi * share)) / 2
     return 1.0 - (1.0 - config.final_lr_ratio) * fall
 

@@ -41,6 +41,15 @@ def test_the_command_leaves_a_classifier_and_its_figures(folder, tmp_path, capsy
     assert model.config.id2label == {0: "kind", 1: "rude"}
     card = (tmp_path / "model" / "README.md").read_text()
     assert "license: cc-by-4.0" in card and "300 train, 60 validation, 80 test" in card
+    assert "- kind: good, neutral" in card and "robustalign reward" in card and "joined as in training" in card
+
+
+def test_it_is_compared_with_a_scorer_that_is_there(folder, tmp_path, capsys) -> None:
+    """The lexical rewards know nothing of these words: ours is better, theirs a coin."""
+    more = ("--group", "ask=good", "--group", "rude=bad", "--against", "lexical")
+    assert main(words(folder, tmp_path / "model", *more)) == 0
+    told = capsys.readouterr().out.split("against `reward=lexical`")[1]
+    assert "| ask | " in told and "| rude |" not in told and "| 0.500 [0.500, 0.500] |" in told
 
 
 @pytest.mark.parametrize(
@@ -52,6 +61,8 @@ def test_the_command_leaves_a_classifier_and_its_figures(folder, tmp_path, capsy
         (("--names", "/nowhere"), "--names: cannot name a label"),
         (("--test", "/nowhere.tsv"), "--test: cannot read /nowhere.tsv"),
         (("--test", "/nowhere.xls"), "--test: /nowhere.xls is no .csv, .tsv, .jsonl or .parquet"),
+        (("--against", "moods"), "--against: no rewards 'moods'; choose one of: "),
+        (("--against", "lexical"), "--against: lexical has none of: bad, good, neutral; it has: ask, short"),
         (("--learning-rate", "1e20"), "--learning-rate: the loss is"),
     ],
 )

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from robustalign.rewards import build_scorer
-from robustalign.rewards.training import Examples, Recipe, calibration_error, held_out, joined_texts, roc_auc, train
+from robustalign.rewards.held_out import against, areas, calibration_error, held_out, resamples, roc_auc
+from robustalign.rewards.training import Examples, Recipe, joined_texts, train
 
 GOOD, BAD, REST = ("great lovely kind", "awful rude cold", "the a this that is was it of tea rain book day")
 
@@ -35,7 +36,13 @@ def test_several_labels_at_once(tmp_path) -> None:
     recipe = Recipe(kind="multi_label", join=2, **SMALL)
     trained = train(recipe, training, validation)
     figures = held_out(trained, test, recipe)
-    assert figures["all"]["auc"] > 0.95 and figures["good"]["accuracy"] > 0.9
+    assert figures["all"]["auc"].value > 0.95 and figures["good"]["accuracy"].value > 0.9
+    low, high = figures["good"]["accuracy"][1:]
+    assert low <= figures["good"]["accuracy"].value <= high and figures["all"]["exact"] <= figures["all"]["accuracy"]
+    coin = np.random.default_rng(3).random(len(test))
+    compared = against(trained, test, recipe, {"bad": coin})["bad"]
+    assert compared["gain"].value == pytest.approx(compared["auc"].value - compared["other"].value)
+    assert compared["gain"].low > 0.2
     losses = [row["validation_loss"] for row in trained.curve]
     assert trained.epoch == 1 + int(np.argmin(losses)), "the best epoch by validation is kept"
     trained.save(tmp_path)
@@ -52,7 +59,7 @@ def test_one_of_several_labels() -> None:
         parts.append(Examples([t for t, k in zip(made, keep, strict=True) if k], labels[keep].argmax(1)))
     recipe = Recipe(kind="single_label", **SMALL)
     figures = held_out(train(recipe, *parts[:2]), parts[2], recipe)
-    assert figures["all"]["accuracy"] > 0.9
+    assert figures["all"]["accuracy"].value > 0.9
 
 
 def test_which_of_two_is_better() -> None:
@@ -65,7 +72,7 @@ def test_which_of_two_is_better() -> None:
         parts.append(Examples(better, others=worse))
     recipe = Recipe(kind="pairs", **SMALL)
     figures = held_out(train(recipe, *parts[:2]), parts[2], recipe)
-    assert figures["all"]["accuracy"] > 0.95
+    assert figures["all"]["accuracy"].value > 0.95
 
 
 def test_joined_texts_have_the_union_of_their_labels() -> None:
@@ -82,6 +89,12 @@ def test_area_and_calibration_are_what_they_are_called() -> None:
     pairs = [(p > n) + 0.5 * (p == n) for p in scores[truth == 1] for n in scores[truth == 0]]
     assert roc_auc(scores, truth) == pytest.approx(np.mean(pairs))
     assert np.isnan(roc_auc(scores, np.ones(60)))
+    weights = resamples(60, 5)
+    for drawn, found in zip(
+        weights, areas(scores, truth, weights), strict=True
+    ):  # as if every text stood there so often
+        rows = np.repeat(np.arange(60), drawn.astype(int))
+        assert found == pytest.approx(roc_auc(scores[rows], truth[rows]))
     assert calibration_error(np.array([0.25, 0.25, 0.95, 0.95]), np.array([0, 1, 1, 1.0])) == pytest.approx(0.15)
 
 
