@@ -158,11 +158,8 @@ class Computation:
         shares = np.bincount(pairs.annotator, minlength=len(self.shift.components)) / len(pairs)
         self.journal.dataset("training_pairs", rows.fingerprint, "train", len(pairs))
         counts = {f"data/dropped/{reason.replace(' ', '_')}": float(n) for reason, n in pairs.dropped.items()}
-        counts |= {
-            "data/pairs": float(len(pairs)),
-            "data/epochs": rows.epochs,
-            "data/steps": float(self.config.trainer.steps),
-        }
+        counts |= {"data/pairs": float(len(pairs)), "data/epochs": rows.epochs}
+        counts["data/steps"] = float(self.config.trainer.steps)
         counts |= {f"data/share/{c.name}": float(s) for c, s in zip(self.shift.components, shares, strict=True)}
         self.journal.metrics(0, counts)
         if self.config.groups["method"] != "none":
