@@ -32,4 +32,4 @@ def test_one_place_replaces_single_files():
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Attribute) and node.attr == "replace" and getattr(node.value, "id", "") == "os"
     }
-    assert users <= {"files.py", "training/trainer.py", "policies/save.py", "pipeline/export.py"}
+    assert users <= {"files.py", "training/checkpoints.py", "policies/save.py", "pipeline/export.py"}
