@@ -134,10 +134,10 @@ def refuse(holder: Any) -> None:
 
 
 def argument_problems(
-    function: Callable[..., Any], options: Mapping[str, Any], *given: str
+    function: Callable[..., Any], options: Mapping[str, Any], *not_options: str
 ) -> Iterator[tuple[str, str]]:
     """Options that a function does not take, lacks, or takes in another type or range; ``given`` are passed anyway."""
-    parameters = {name: p for name, p in inspect.signature(function).parameters.items() if name not in given}
+    parameters = {name: p for name, p in inspect.signature(function).parameters.items() if name not in not_options}
     anything = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     hints = typing.get_type_hints(function, include_extras=True)
     for name in options:

@@ -8,8 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import InterpolationValidationError, OmegaConfBaseException
+from omegaconf import DictConfig
 
 from robustalign.bounds import problem as problem_of
 from robustalign.bounds import problems
@@ -18,6 +17,7 @@ from robustalign.errors import ConfigError, choices
 from robustalign.names import check_stored
 from robustalign.shifts.checks import check_people
 from robustalign.stores import check_scheme, keep_password
+from robustalign.typed import as_config, typed
 
 
 def resolve(composed: DictConfig) -> Config:
@@ -27,50 +27,6 @@ def resolve(composed: DictConfig) -> Config:
         ConfigError: a key is missing, has a value that cannot run, or contradicts another.
     """
     return checked(as_config(typed(composed)))
-
-
-def typed(composed: DictConfig) -> DictConfig:
-    """A composed config without Hydra's part, its interpolations resolved and its values of the schema's types.
-
-    Raises:
-        ConfigError: a key is missing, or has a value of another type.
-    """
-    plain: Any = None
-    bare = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
-    try:
-        for key in sorted(OmegaConf.missing_keys(bare)):
-            raise ConfigError(key, f"is missing; give {key}=VALUE")
-        # through plain containers: a key that +key=value added to a schema node is refused, not dropped
-        plain = OmegaConf.to_container(bare, resolve=True, throw_on_missing=True)
-        merged = OmegaConf.merge(OmegaConf.structured(Config), plain)
-    except InterpolationValidationError as error:  # dataset.name: ${dataset.path}, and nobody gave the path
-        match = re.search(r"\$\{([\w.]+)\}.*'None'", str(error))
-        key = match[1] if match else error.full_key or "config"
-        raise ConfigError(key, f"is missing; give {key}=VALUE") from error
-    except OmegaConfBaseException as error:
-        if isinstance(plain, dict) and (listed := _list_for_mapping(OmegaConf.structured(Config), plain)):
-            raise ConfigError(listed, "is a list; write a mapping: {NAME: VALUE, ...}") from error
-        raise ConfigError(error.full_key or "config", str(error).splitlines()[0]) from error
-    assert isinstance(merged, DictConfig)
-    return merged
-
-
-def _list_for_mapping(schema: DictConfig, plain: dict[Any, Any], prefix: str = "") -> str | None:
-    """The key of a list where the schema has a mapping, as omegaconf's message does not name it."""
-    for name, value in plain.items():
-        if name in schema and OmegaConf.is_dict(schema[name]):
-            if isinstance(value, list):
-                return f"{prefix}{name}"
-            if isinstance(value, dict) and (key := _list_for_mapping(schema[name], value, f"{prefix}{name}.")):
-                return key
-    return None
-
-
-def as_config(nodes: DictConfig) -> Config:
-    """A typed config as dataclasses."""
-    config = OmegaConf.to_object(nodes)
-    assert isinstance(config, Config)
-    return config
 
 
 def checked(config: Config) -> Config:
@@ -159,12 +115,17 @@ def _check_model(config: Config) -> None:
     model = config.model
     _check_adapters(config)
     room = model.max_length - config.dataset.sampling.max_new_tokens
-    if config.dataset.source != "preferences" and room < 8:
+    prompt = config.dataset.prompt_tokens
+    if config.dataset.source != "preferences" and room < (8 if prompt is None else prompt + 1):
         raise ConfigError(
             "model.max_length",
             f"{model.max_length} leaves {room} tokens for a prompt beside "
             f"dataset.sampling.max_new_tokens={config.dataset.sampling.max_new_tokens}; raise it",
         )
+    if model.sft.epochs and config.dataset.source == "preferences":
+        raise ConfigError("model.sft.epochs", "is for the texts of dataset.source=chitchat or prompts; set it to 0")
+    if model.sft.epochs and model.quantization is not None:
+        raise ConfigError("model.sft.epochs", "a quantised base cannot be trained itself; set it to 0")
 
 
 def _check_adapters(config: Config) -> None:

@@ -1,9 +1,9 @@
 """The schema of a run: what may be configured, what each key means, and what is refused.
 
-The dataclasses below are registered with Hydra, so a composed config is typed before any of our
-code sees it; ``resolve`` then checks what is declared beside each field (``robustalign.bounds``) and what
-keys must be to each other. Values live in ``conf/``. Nothing here
-imports torch, so ``--help`` and ``--cfg job`` stay quick.
+Hydra knows the dataclasses below, so a composed config has their types before any of our code sees it.
+``robustalign.checks.resolve`` then checks the ranges declared beside each field (``robustalign.bounds``) and
+contradictions between keys. Values live in ``conf/``. Nothing here imports torch, so ``--help`` and ``--cfg job`` stay
+quick.
 
 ``method`` and ``groups`` are the exceptions: their keys are the fields of the pair loss and the ambiguity set, or of
 the grouping, that they name, so that a new one never touches this file (``robustalign.training.objective``,
@@ -60,6 +60,18 @@ class LoraConfig:
 
 
 @dataclass
+class SftConfig:
+    """Next-token training on the data's texts before pairs are made: the reference is its result, without a chat
+    template (docs/experiments.md)."""
+
+    epochs: float = number(0.0, "[0, inf)")  # passes over the texts of the training split; 0: the model as it is
+    batch_size: int = number(64, "[1, inf)")  # texts per optimiser step
+    learning_rate: float = number(1e-4, "(0, inf)")  # constant after the warm-up
+    warmup_steps: int = number(12, "[0, inf)")  # linear, from 0
+    max_grad_norm: float = number(10.0, "(0, inf)")  # gradients are clipped to it
+
+
+@dataclass
 class ModelConfig:
     """The policy; the reference is the same model before training."""
 
@@ -73,6 +85,7 @@ class ModelConfig:
     system_prompt: str | None = None  # a system turn before prompts without one (the chat template must know it)
     gradient_checkpointing: bool = False  # recompute activations in the backward
     lora: LoraConfig = field(default_factory=LoraConfig)
+    sft: SftConfig = field(default_factory=SftConfig)  # fine-tuning of the reference
 
 
 @dataclass
@@ -93,7 +106,7 @@ class PairsConfig:
     rule: str = word("best_worst", RULES)  # bradley_terry | argmax | best_worst | all (of people's scores)
     temperature: float = number(1.0, "(0, inf)")  # bradley_terry: P(a over b) = sigmoid(score gap / temperature)
     m: int = number(4, "[2, inf)")  # best_worst: best and worst of m drawn at random from a prompt's candidates
-    min_gap: float = number(0.0, "[0, inf)")  # drop pairs whose scores differ by no more, in sd (people's: as they are)
+    min_gap: float = number(0.0, "[0, inf)")  # drop pairs with no larger gap, in sd (people's: in their own unit)
     per_prompt: int = number(8, "[1, inf)")  # pairs drawn per training prompt before duplicates are dropped
     limit: int | None = number(None, "[1, inf)")  # keep at most so many training pairs
 
@@ -122,7 +135,7 @@ class DatasetConfig:
     revision: str | None = None  # hub revision
     format: str = "pairs"  # preferences: pairs | dialogues | choice | scores | votes (robustalign/data/formats)
     fields: Any = field(default_factory=dict)  # what the format reads -> path, template or mapping
-    splits: Any = field(default_factory=dict)  # train, validation, test -> the data's names; column: theirs
+    splits: Any = field(default_factory=dict)  # train, validation, test -> the data's names; column -> who says it
     split_by: str = "prompt"  # what stays on one side where splits are cut: prompt | replies | one of dataset.columns
     cut: CutConfig = field(default_factory=CutConfig)  # the shares that are held out where the data lack a split
     columns: Any = field(default_factory=dict)  # carried beside a comparison: name -> field (country, time)
@@ -130,17 +143,18 @@ class DatasetConfig:
     where: Any = field(default_factory=dict)  # path -> value, or list of values: only rows that hold it
     thread: Any = field(default_factory=dict)  # rows are messages: {id, parent, role, content}
     turns: Any = field(default_factory=dict)  # rows are conversations with several replies a turn
-    gather: str | None = None  # rows that share this field become one, whose `rows` are they all
+    gather: str | None = None  # rows that share this field become one row, which has them all in `rows`
     votes: str = word("each", VOTES)  # votes: each (a comparison a vote) | majority | share (one, with a soft label)
     ties: str = word("drop", TIES)  # choice, votes: drop | half (soft label 1/2; tied votes count half)
     bad_rows: str = word("refuse", BAD_ROWS)  # rows that cannot be read: refuse | drop (and count)
     relabel: bool = False  # preferences: let scorers label people's replies anew, instead of what people chose
     num_proc: int = number(1, "[1, inf)")  # processes that tokenise
-    train_prompts: int | None = number(2000, "[1, inf)")  # at most, null: all; of people's comparisons so many of these
-    validation_prompts: int | None = number(300, "[1, inf)")  # at most; what radii and stopping are chosen by
+    train_prompts: int | None = number(2000, "[1, inf)")  # at most; people's data count comparisons; null: all
+    validation_prompts: int | None = number(300, "[1, inf)")  # at most; radii and last steps are chosen on these
     test_prompts: int | None = number(500, "[1, inf)")  # at most
     min_words: int = number(3, "[1, inf)")  # chitchat: shortest prompt
     max_words: int = number(12, "[1, inf)")  # chitchat: longest prompt
+    prompt_tokens: int | None = number(None, "[1, inf)")  # prompts are the first so many tokens of each text
     samples: int = number(8, "[2, inf)")  # candidates per prompt
     seed: int = number(0, SEED)  # prompts and candidates; `seed` draws pairs, order and evaluation replies
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
@@ -211,11 +225,12 @@ class EvaluationConfig:
     epochs: list[float] = numbers("[0, inf)")  # evaluate after these passes over the training pairs too
     generate: str = word("end", GENERATE)  # end | always (at every evaluation) | never
     replies: int = number(2, "[1, inf)")  # sampled per held-out prompt
+    temperature: float | None = number(None, "(0, inf)")  # of these replies; null: dataset.sampling.temperature
     pairs_per_prompt: int = number(1, "[1, inf)")  # held-out pairs drawn per prompt and target
     shrinkage: list[float] = numbers("[0, 1]")  # c < 1: margins x c, and replies from ref + c (policy - ref)
     bootstrap: int = number(2000, "[1, inf)")  # resamples of prompts
-    resample: str = word("prompts", RESAMPLE)  # what they draw: prompts | items (people's: two replies)
-    annotator: str | None = "annotator"  # people's: the column that says who judged; for the worst tenth of them
+    resample: str = word("prompts", RESAMPLE)  # what a resample draws: prompts | items (two replies that people judged)
+    annotator: str | None = "annotator"  # column of people's data that says who judged; for the worst tenth of them
     confidence: float = number(0.95, "(0, 1)")  # of every interval
     batch_size: int = number(256, "[1, inf)")  # rows per scoring batch
     max_kl: float | None = number(None, "(0, inf)")  # nats a reply; a policy farther from the reference is marked
@@ -273,8 +288,8 @@ def most_pairs(config: Config) -> int | None:
     if trainer.epochs is None:
         return trainer.steps * trainer.batch_size
     prompts = config.dataset.train_prompts
-    known = [pairs.limit, None if prompts is None else prompts * pairs.per_prompt]
-    bounds = [bound for bound in known if bound is not None]
+    limits = [pairs.limit, None if prompts is None else prompts * pairs.per_prompt]
+    bounds = [bound for bound in limits if bound is not None]
     return int(trainer.epochs * min(bounds)) if bounds else None
 
 

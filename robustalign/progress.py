@@ -31,19 +31,19 @@ class Pace:
         self, what: str, total: int | None, unit: str, done: float = 0, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.what, self.total, self.unit, self.first, self.clock = what, total, unit, done, clock
-        self.began = self.said = clock()
+        self.began = self.last_line = clock()
 
     @property
     def due(self) -> bool:
         """Whether the last line is a minute old."""
-        return self.clock() - self.said >= EVERY
+        return self.clock() - self.last_line >= EVERY
 
     def update(self, done: float, more: str = "") -> None:
         """Say how far it is, if a line is due; ``more`` follows."""
         if not self.due or done <= self.first:
             return
-        self.said = self.clock()
-        each = (self.said - self.began) / (done - self.first)
+        self.last_line = self.clock()
+        each = (self.last_line - self.began) / (done - self.first)
         pace = f"{1 / each:.3g} {self.unit}/s" if each <= 1 else f"{duration(each)} for each"
         left = "" if self.total is None else f", {duration((self.total - done) * each)} left"
         of = "" if self.total is None else f" of {self.total:,}"

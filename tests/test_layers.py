@@ -20,6 +20,7 @@ LEVEL = {
     "config": 1,
     "locks": 1,
     "cache": 2,
+    "typed": 2,
     "checks": 2,
     "objectives": 1,
     "policies": 2,

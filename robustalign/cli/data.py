@@ -12,7 +12,7 @@ from robustalign.errors import ConfigError
 if TYPE_CHECKING:
     from robustalign.config import Config
     from robustalign.data.detect import Guess
-    from robustalign.data.examine import Examined
+    from robustalign.data.examine import DataFacts
     from robustalign.data.files import Row
 
 HELP = """\
@@ -50,11 +50,11 @@ def check(path: str, words: Sequence[str]) -> int:
     from robustalign.data.examine import examine
 
     config, guess = _config(path, words)
-    examined = examine(config.dataset, _encoder(config))
-    _print_facts(config, examined)
+    facts = examine(config.dataset, _encoder(config))
+    _print_facts(config, facts)
     if guess is not None:
         _print_suggestion(config, guess)
-    return 1 if examined.bad else 0
+    return 1 if facts.bad else 0
 
 
 def show(path: str, words: Sequence[str]) -> int:
@@ -108,26 +108,26 @@ def _config(path: str, words: Sequence[str]) -> tuple[Config, Guess | None]:
     if names_format or preset != "dataset=preferences":
         return config, None
     data = config.dataset
-    opened = parts(data.path, subset=data.subset, folder=data.data_dir, revision=data.revision)
-    rows = _sample(opened)
+    data_parts = parts(data.path, subset=data.subset, folder=data.data_dir, revision=data.revision)
+    rows = _sample(data_parts)
     guess = detect.guess(rows)
     if guess is None:
         columns = ", ".join(dict.fromkeys(name for row in rows for name in row)) or "none"
         problem = f"nothing that is known fits the columns ({columns}); say dataset.format and dataset.fields"
         raise ConfigError("dataset.format", problem)
-    used = set(str(guess.settings).replace("'", " ").replace(".", " ").split())
-    guess.settings["columns"] = {name: name for name in detect.columns_to_carry(rows, used)} | data.columns
+    words_of_guess = set(str(guess.settings).replace("'", " ").replace(".", " ").split())
+    guess.settings["columns"] = {name: name for name in detect.columns_to_carry(rows, words_of_guess)} | data.columns
     for name, value in guess.settings.items():
         setattr(data, name, value)
     return config, guess
 
 
-def _sample(opened: Sequence[Any]) -> list[Row]:
+def _sample(data_parts: Sequence[Any]) -> list[Row]:
     import itertools
 
     from robustalign.data.files import BadRow
 
-    rows = (row for part in opened for row in part.read() if not isinstance(row, BadRow))
+    rows = (row for part in data_parts for row in part.read() if not isinstance(row, BadRow))
     return list(itertools.islice(rows, SAMPLE))
 
 
@@ -137,34 +137,34 @@ def _encoder(config: Config) -> Any:
     return Stages(config).encoder
 
 
-def _print_facts(config: Config, examined: Examined) -> None:
-    account, data = examined.account, config.dataset
+def _print_facts(config: Config, facts: DataFacts) -> None:
+    account, data = facts.account, config.dataset
     print(f"format      {data.format}; fields: {data.fields or 'by their usual names'}")
-    print(f"rows        {account.read:,} read, {examined.comparisons:,} comparisons of {examined.prompts:,} prompts")
-    rows_of_splits = "; ".join(f"{name} {facts['kept']:,}" for name, facts in account.splits.items())
+    print(f"rows        {account.read:,} read, {facts.comparisons:,} comparisons of {facts.prompts:,} prompts")
+    rows_of_splits = "; ".join(f"{name} {split['kept']:,}" for name, split in account.splits.items())
     print(f"splits      {rows_of_splits}" + (f"; not used: {', '.join(account.unused)}" if account.unused else ""))
-    for name, facts in account.splits.items():
-        for reason, count in facts["dropped"].items():
-            first = f" (first: {facts['first'][reason]})" if reason in facts["first"] else ""
+    for name, split in account.splits.items():
+        for reason, count in split["dropped"].items():
+            first = f" (first: {split['first'][reason]})" if reason in split["first"] else ""
             print(f"dropped     {name}: {count:,} {reason}{first}")
-    print(f"duplicates  {examined.repeated:,} repeat a comparison, {examined.contrary:,} contradict one")
-    print(f"turns       {'; '.join(f'{roles}: {count:,}' for roles, count in examined.roles.most_common(5))}")
-    for name, lengths in examined.lengths.items():
+    print(f"duplicates  {facts.repeated:,} repeat a comparison, {facts.contrary:,} contradict one")
+    print(f"turns       {'; '.join(f'{roles}: {count:,}' for roles, count in facts.roles.most_common(5))}")
+    for name, lengths in facts.lengths.items():
         if len(lengths):
             line = "/".join(str(int(q)) for q in _quantiles(lengths))
             print(f"tokens      {name}: {line} (5 %, median, 95 %, most of {len(lengths):,})")
-    if len(examined.lengths["prompt"]):
-        longest = examined.lengths["prompt"] + [max(pair) for pair in zip(*_replies(examined), strict=True)]
+    if len(facts.lengths["prompt"]):
+        longest = facts.lengths["prompt"] + [max(pair) for pair in zip(*_replies(facts), strict=True)]
         print(f"too long    {int((longest > config.model.max_length).sum()):,} beyond {config.model.max_length} tokens")
-    for name, values in examined.values.items():
+    for name, values in facts.values.items():
         line = ", ".join(f"{value or '(nothing)'} {count:,}" for value, count in values.most_common(MOST))
         print(f"column      {name}: {len(values):,} values: {line}{', …' if len(values) > MOST else ''}")
-    for where, problem in examined.bad:
+    for where, problem in facts.bad:
         print(f"bad row     {where}: {problem}")
 
 
-def _replies(examined: Examined) -> tuple[Any, Any]:
-    return examined.lengths["chosen"], examined.lengths["rejected"]
+def _replies(facts: DataFacts) -> tuple[Any, Any]:
+    return facts.lengths["chosen"], facts.lengths["rejected"]
 
 
 def _quantiles(lengths: Any) -> Any:

@@ -109,10 +109,10 @@ def slurm() -> Iterator[Finding]:
         return
     try:
         answer = subprocess.run(["sinfo", "-h", "-o", "%P %a %D"], capture_output=True, text=True, timeout=20)
-        answered = answer.returncode == 0
+        ok = answer.returncode == 0
     except (OSError, subprocess.TimeoutExpired):
-        answered = False
-    if answered:
+        ok = False
+    if ok:
         yield Finding(
             "slurm", "partitions " + ", ".join(line.split()[0] for line in answer.stdout.splitlines() if line)
         )

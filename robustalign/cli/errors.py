@@ -23,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from robustalign.config import Config, config_dir
 from robustalign.errors import ConfigError, choices
 from robustalign.stores import hide
+from robustalign.typed import LIST_FOR_MAPPING
 
 USAGE = 2  # exit code
 SHOW = " (--cfg job shows those it has)"
@@ -87,8 +88,8 @@ def _missing_option(error: BaseException, text: str) -> ConfigError | None:
     if match is None:
         return ConfigError("config", text.strip().splitlines()[0])
     group, _, option = match[1].rpartition("/")
-    listed = text.partition("Available options in")[2].partition("\n\n")[0]
-    options = re.findall(r"^\t([^\s=]+)$", listed, re.MULTILINE)
+    option_lines = text.partition("Available options in")[2].partition("\n\n")[0]
+    options = re.findall(r"^\t([^\s=]+)$", option_lines, re.MULTILINE)
     hint = f"; choose one of: {choices(options)}" if options else ""
     return ConfigError(group or option, f"unknown value {option!r}{hint}")
 
@@ -130,7 +131,7 @@ def _bad_value(error: BaseException, text: str) -> ConfigError | None:
     if ambiguous:
         return ConfigError(ambiguous[1], f"'{ambiguous[2]}' is a sweep (add -m) or a list (write [{ambiguous[2]}])")
     if "Cannot merge DictConfig with ListConfig" in problem:
-        problem = "is a list; write a mapping: {NAME: VALUE, ...}"
+        problem = LIST_FOR_MAPPING
     if key is None and not isinstance(error, ConfigCompositionException | OmegaConfBaseException):
         return None
     return ConfigError(key[1].lstrip("+~") if key else "config", problem)

@@ -81,11 +81,11 @@ def _others(name: str, labels: Sequence[str]) -> dict[str, Any]:
     if not (place / f"{name}.yaml").is_file():
         there = choices(file.stem for file in place.glob("*.yaml"))
         raise ConfigError("--against", f"no rewards {name!r}; choose one of: {there}")
-    known = yaml.safe_load((place / f"{name}.yaml").read_text(encoding="utf-8"))
-    found = {label: known[label] for label in labels if label in known}
-    if not found:
-        raise ConfigError("--against", f"{name} has none of: {choices(labels)}; it has: {choices(known)}")
-    return found
+    groups_of_file = yaml.safe_load((place / f"{name}.yaml").read_text(encoding="utf-8"))
+    groups = {label: groups_of_file[label] for label in labels if label in groups_of_file}
+    if not groups:
+        raise ConfigError("--against", f"{name} has none of: {choices(labels)}; it has: {choices(groups_of_file)}")
+    return groups
 
 
 def _measure(

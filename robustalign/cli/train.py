@@ -24,8 +24,8 @@ def main() -> None:
     """Compose, check, run, import, report. The exit code is 0 only if every run finished."""
     register()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints errors itself
-    words = replaced(word for word in sys.argv[1:] if word not in SWEEPS)
     with contextlib.ExitStack() as stack, one_line_errors():
+        words = replaced(word for word in sys.argv[1:] if word not in SWEEPS)
         check_choices(words)
         if not any(word.partition("=")[0] in SHOWS for word in words):
             train.single = not SWEEPS & set(sys.argv)  # type: ignore[attr-defined]

@@ -54,9 +54,9 @@ class Candidates:
         return len(self.table)
 
     @property
-    def asked(self) -> list[str]:
+    def prompt_texts(self) -> list[str]:
         """The last turn of each prompt as text, ``[P]``."""
-        return asked(self.table)
+        return prompt_texts(self.table)
 
     @cached_property
     def columns(self) -> Mapping[str, np.ndarray]:
@@ -66,8 +66,8 @@ class Candidates:
     @cached_property
     def soft_label(self) -> np.ndarray:
         """Share of people who chose the first reply, ``[P]``; NaN where the data do not say."""
-        named = "soft_label" in self.table.column_names
-        return np.array(self.table["soft_label"][:]) if named else np.full(len(self), np.nan)
+        has_labels = "soft_label" in self.table.column_names
+        return np.array(self.table["soft_label"][:]) if has_labels else np.full(len(self), np.nan)
 
     @cached_property
     def weight(self) -> np.ndarray:
@@ -120,11 +120,11 @@ def check_source(config: Config, splits: Sequence[str], cache: ArtefactCache) ->
     if config.dataset.source == "chitchat":
         chitchat.location()
         return None
-    found = split_rows(config, cache)
+    rows = split_rows(config, cache)
     for split in splits:
-        if not len(found.index[split]):
-            raise ConfigError(*nothing_left(config, split, found.account))
-    return found.account
+        if not len(rows.index[split]):
+            raise ConfigError(*nothing_left(config, split, rows.account))
+    return rows.account
 
 
 def select_prompts(
@@ -139,27 +139,24 @@ def select_prompts(
         ConfigError: no prompt is left, or the chat template refuses one, unless ``dataset.bad_rows=drop``.
     """
     dataset = config.dataset
-    if dataset.source == "chitchat":
-        found = chitchat.prompts(split, min_words=dataset.min_words, max_words=dataset.max_words)
-    else:
-        assert rows is not None
-        table = rows.table.select_columns(["prompt", "row"]).select(rows.index[split])
-        found = [Prompt(turns(one["prompt"]), row=one["row"]) for one in table]
-    repeated, found = len(found), list(dict.fromkeys(found))
-    if not found:
+    prompts = _all_prompts(config, split, rows)
+    if dataset.prompt_tokens is not None:
+        prompts = [_beginning(prompt, encoder, dataset.prompt_tokens) for prompt in prompts]
+    before, prompts = len(prompts), list(dict.fromkeys(prompts))
+    if not prompts:
         raise ConfigError("dataset.path" if dataset.path else "dataset.min_words", f"no prompt in the {split} split")
-    facts = {"repeated prompt": repeated - len(found)}
+    facts = {"repeated prompt": before - len(prompts)}
     if config.shift.visible == "tag":
-        found = [_tagged(prompt, name) for prompt in found for name in config.shift.objectives]
-    random.Random(dataset.seed).shuffle(found)
+        prompts = [_tagged(prompt, name) for prompt in prompts for name in config.shift.objectives]
+    random.Random(dataset.seed).shuffle(prompts)
     room = config.model.max_length - dataset.sampling.max_new_tokens
-    wanted = getattr(dataset, f"{split}_prompts")
+    limit = getattr(dataset, f"{split}_prompts")
     fits: list[Prompt] = []
-    looked = bad = 0
-    for prompt in found:
-        if len(fits) == wanted:
+    tried = bad = 0
+    for prompt in prompts:
+        if len(fits) == limit:
             break
-        looked += 1
+        tried += 1
         try:
             ids = encoder.prompt(messages(prompt.turns))
         except Unrenderable as error:
@@ -167,15 +164,35 @@ def select_prompts(
             continue
         if len(ids) <= room:
             fits.append(prompt)
-    if not fits and bad == looked:
+    if not fits and bad == tried:
         raise ConfigError("dataset.path", f"the chat template refuses every prompt of the {split} split")
     if not fits:
         raise ConfigError("model.max_length", f"{config.model.max_length} is shorter than every prompt and a reply")
     return fits, facts | {
         REFUSED: bad,
-        TOO_LONG: looked - bad - len(fits),
-        NOT_NEEDED.format(split): len(found) - looked,
+        TOO_LONG: tried - bad - len(fits),
+        NOT_NEEDED.format(split): len(prompts) - tried,
     }
+
+
+def texts_of(config: Config, split: str, rows: Rows | None) -> list[str]:
+    """The last turn of every prompt of a split, whole and once each."""
+    return list(dict.fromkeys(prompt.text for prompt in _all_prompts(config, split, rows)))
+
+
+def _all_prompts(config: Config, split: str, rows: Rows | None) -> list[Prompt]:
+    """The split's prompts as the data have them; ``rows`` of a table."""
+    if config.dataset.source == "chitchat":
+        return chitchat.prompts(split, min_words=config.dataset.min_words, max_words=config.dataset.max_words)
+    assert rows is not None
+    table = rows.table.select_columns(["prompt", "row"]).select(rows.index[split])
+    return [Prompt(turns(one["prompt"]), row=one["row"]) for one in table]
+
+
+def _beginning(prompt: Prompt, encoder: Encoder, tokens: int) -> Prompt:
+    """The prompt with no more than so many tokens of its last turn."""
+    text = encoder.beginning(prompt.text, tokens)
+    return replace(prompt, turns=(*prompt.turns[:-1], replace(prompt.turns[-1], content=text)))
 
 
 def _tagged(prompt: Prompt, group: str) -> Prompt:
@@ -223,7 +240,7 @@ def _save(
     Dataset.from_dict(table).save_to_disk(target, max_shard_size="1GB")
 
 
-def asked(table: Dataset) -> list[str]:
+def prompt_texts(table: Dataset) -> list[str]:
     """The last turn of each prompt of a table of candidates as text, ``[P]``."""
     return [turns[-1]["content"] for turns in table["turns"]]
 
@@ -252,6 +269,8 @@ def split_key(config: Config, split: str) -> dict:
     if dataset.source == "chitchat":
         words = [dataset.min_words, dataset.max_words]
         key |= {"words": words, "file": fingerprints.of_file(chitchat.location())}
+    if dataset.prompt_tokens is not None:
+        key |= {"prompt_tokens": dataset.prompt_tokens}
     if config.shift.visible == "tag":
         key |= {"tags": list(config.shift.objectives)}
     return key

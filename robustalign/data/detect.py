@@ -36,24 +36,30 @@ def guess(rows: Sequence[Row]) -> Guess | None:
     """The format of some rows; None where nothing fits."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     for look in (_pairs, _two_replies, _scored_rows, _scored_lists):
-        if found := look(names, rows):
-            return found
+        if guess := look(names, rows):
+            return guess
     return None
 
 
-def columns_to_carry(rows: Sequence[Row], used: set[str]) -> list[str]:
+def columns_to_carry(rows: Sequence[Row], field_names: set[str]) -> list[str]:
     """Names of columns with few distinct values, or of people and times, that no field reads."""
-    found = []
+    columns = []
     for name in dict.fromkeys(name for row in rows for name in row):
         values = {str(row.get(name)) for row in rows if row.get(name) not in (None, "")}
         short = all(len(value) <= 40 for value in values)
-        known = re.search(
+        familiar = re.search(
             r"country|lang|annotator|worker|judge|user_id|gender|age$|date|time|domain|categor", name, re.I
         )
         few = 2 <= len(values) <= min(_MOST_GROUPS, len(rows) // 2)
-        if name not in used and short and values and (known or few) and not _is_number(rows, name, unless=known):
-            found.append(name)
-    return found
+        if (
+            name not in field_names
+            and short
+            and values
+            and (familiar or few)
+            and not _is_number(rows, name, unless=familiar)
+        ):
+            columns.append(name)
+    return columns
 
 
 def _pairs(names: Sequence[str], rows: Sequence[Row]) -> Guess | None:
@@ -85,31 +91,33 @@ def _two_replies(names: Sequence[str], rows: Sequence[Row]) -> Guess | None:
 def _with_winner(
     fields: dict[str, Any], names: Sequence[str], rows: Sequence[Row], numbers: Sequence[tuple[str, str]]
 ) -> Guess | None:
-    found = Guess({"format": "choice", "fields": fields})
-    known = [name for name in names if name.lower() in WINNERS or re.search("winner|prefer|strength", name, re.I)]
-    for name in sorted(known, key=lambda name: name.lower() not in WINNERS):
+    guess = Guess({"format": "choice", "fields": fields})
+    names_of_winner = [
+        name for name in names if name.lower() in WINNERS or re.search("winner|prefer|strength", name, re.I)
+    ]
+    for name in sorted(names_of_winner, key=lambda name: name.lower() not in WINNERS):
         values = {str(row.get(name)) for row in rows if row.get(name) not in (None, "")}
-        words = {word for listed in WORDS.values() for word in listed}
+        words = {word for synonyms in WORDS.values() for word in synonyms}
         if values & words:
             fields["winner"] = name
             if unknown := sorted(values - words):
-                found.doubts.append(f"what do {', '.join(unknown[:8])} of {name} mean?")
+                guess.doubts.append(f"what do {', '.join(unknown[:8])} of {name} mean?")
         elif values <= {"0", "1", "0.0", "1.0", "True", "False"}:
             fields["winner"] = {"field": name, "first": [1], "second": [0]}
-            found.doubts.append(f"does {name}=1 mean that the first reply won? Else swap first and second")
+            guess.doubts.append(f"does {name}=1 mean that the first reply won? Else swap first and second")
         elif _is_number(rows, name) and any(value.startswith("-") for value in values):
             fields["winner"] = {"field": name, "negative": "first"}
-            found.doubts.append(f"do numbers of {name} below 0 prefer the first reply? Else write negative: second")
+            guess.doubts.append(f"do numbers of {name} below 0 prefer the first reply? Else write negative: second")
         elif 0 < len(values) <= 8 and not _is_number(rows, name):
             fields["winner"] = {"field": name, "first": [], "second": [], "tie": []}
-            found.doubts.append(f"which of {', '.join(sorted(values))} of {name} means first, second, tie?")
+            guess.doubts.append(f"which of {', '.join(sorted(values))} of {name} means first, second, tie?")
         else:
             continue
-        return found
+        return guess
     if numbers:
         fields["winner"] = {"numbers": {"first": numbers[0][0], "second": numbers[0][1]}}
-        found.doubts.append(f"is a larger {numbers[0][0]} better?")
-        return found
+        guess.doubts.append(f"is a larger {numbers[0][0]} better?")
+        return guess
     return None
 
 
@@ -126,11 +134,11 @@ def _scored_rows(names: Sequence[str], rows: Sequence[Row]) -> Guess | None:
 def _scored_lists(names: Sequence[str], rows: Sequence[Row]) -> Guess | None:
     prompt = _prompt(names, rows)
     for name in names:
-        listed = next((row[name] for row in rows if isinstance(row.get(name), list) and row[name]), None)
-        if prompt is None or listed is None or not isinstance(listed[0], dict):
+        replies = next((row[name] for row in rows if isinstance(row.get(name), list) and row[name]), None)
+        if prompt is None or replies is None or not isinstance(replies[0], dict):
             continue
-        text = next((key for key in listed[0] if key.lower() in TEXTS), None)
-        score = next((key for key in listed[0] if key.lower() in SCORES), None)
+        text = next((key for key in replies[0] if key.lower() in TEXTS), None)
+        score = next((key for key in replies[0] if key.lower() in SCORES), None)
         if text and score and name != prompt:
             fields = {"prompt": prompt, "replies": name, "text": f"reply.{text}", "score": f"reply.{score}"}
             return Guess({"format": "scores", "fields": fields}, [f"is a larger {score} better?"])
@@ -139,10 +147,10 @@ def _scored_lists(names: Sequence[str], rows: Sequence[Row]) -> Guess | None:
 
 def _couples(names: Sequence[str]) -> list[tuple[str, str]]:
     """Columns whose names differ in their end alone: answer_a and answer_b."""
-    found = []
+    pairs = []
     for a, b in FIRST_LAST:
-        found += [(n, n[: -len(a)] + b) for n in names if n.endswith(a) and n[: -len(a)] + b in names]
-    return list(dict.fromkeys(found))
+        pairs += [(n, n[: -len(a)] + b) for n in names if n.endswith(a) and n[: -len(a)] + b in names]
+    return list(dict.fromkeys(pairs))
 
 
 def _prompt(names: Sequence[str], rows: Sequence[Row]) -> str | None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from robustalign.config import DatasetConfig
 from robustalign.data.files import BadRow
-from robustalign.data.prompts import Comparison, Turn, messages, said
+from robustalign.data.prompts import Comparison, Turn, messages, plain_text
 from robustalign.data.reading import Account, Reading
 from robustalign.data.splits import prompt_key
 from robustalign.policies.encode import Encoder, Unrenderable
@@ -19,7 +19,7 @@ from robustalign.progress import Pace
 
 
 @dataclass
-class Examined:
+class DataFacts:
     """What was found. ``bad``: where a row stands, and its fault; ``lengths``: tokens by part ``[N]``, of the
     comparisons that the chat template takes; ``values``: of every carried column."""
 
@@ -34,45 +34,45 @@ class Examined:
     roles: Counter[str] = field(default_factory=Counter)
 
 
-def examine(config: DatasetConfig, encoder: Encoder) -> Examined:
+def examine(config: DatasetConfig, encoder: Encoder) -> DataFacts:
     """Read everything once; rows that cannot be read are listed instead of refused.
 
     Raises:
         ConfigError: the data are not there, or lack a column.
     """
-    found = Examined()
+    facts = DataFacts()
 
     def note(where: str, error: BadRow) -> None:
-        found.bad.append((where, f"{error.key}: {error.problem}"))
+        facts.bad.append((where, f"{error.key}: {error.problem}"))
 
     reading = Reading(config, bad=note)
-    seen: set[bytes] = set()
-    asked: set[bytes] = set()
+    items: set[bytes] = set()
+    prompts: set[bytes] = set()
     lengths, pace = array("i"), Pace("check", None, "comparisons")
-    found.values = {name: Counter() for name in config.columns}
+    facts.values = {name: Counter() for name in config.columns}
     for comparison in reading.comparisons():
-        found.comparisons += 1
+        facts.comparisons += 1
         key = prompt_key(comparison.prompt.turns)
-        asked.add(_short(key))
-        texts = said(comparison.chosen), said(comparison.rejected)
-        mine, other = _short(key, *texts), _short(key, *reversed(texts))
-        found.repeated += mine in seen
-        found.contrary += other in seen
-        seen.add(mine)
-        found.roles[" ".join(turn.role for turn in comparison.prompt.turns)] += 1
+        prompts.add(_short(key))
+        texts = plain_text(comparison.chosen), plain_text(comparison.rejected)
+        item, other = _short(key, *texts), _short(key, *reversed(texts))
+        facts.repeated += item in items
+        facts.contrary += other in items
+        items.add(item)
+        facts.roles[" ".join(turn.role for turn in comparison.prompt.turns)] += 1
         for name, value in comparison.columns.items():
-            found.values[name][str(value)] += 1
+            facts.values[name][str(value)] += 1
         try:
             lengths.extend(_tokens(comparison, encoder))
         except Unrenderable as error:
-            found.bad.append((comparison.row, f"model.path: {error}"))
-        pace.update(found.comparisons)
-    found.prompts = len(asked)
-    found.lengths = dict(
+            facts.bad.append((comparison.row, f"model.path: {error}"))
+        pace.update(facts.comparisons)
+    facts.prompts = len(prompts)
+    facts.lengths = dict(
         zip(("prompt", "chosen", "rejected"), np.array(lengths, dtype=np.int64).reshape(-1, 3).T, strict=True)
     )
-    _, found.account = reading.place()
-    return found
+    _, facts.account = reading.place()
+    return facts
 
 
 def _tokens(comparison: Comparison, encoder: Encoder) -> tuple[int, int, int]:
@@ -83,8 +83,8 @@ def _tokens(comparison: Comparison, encoder: Encoder) -> tuple[int, int, int]:
 
 def rendered(prompt: list[Turn], replies: list[list[Turn]], encoder: Encoder) -> tuple[list[int], list[list[int]]]:
     """Token ids of a prompt and of replies to it, as they are trained on."""
-    asked = messages(prompt)
-    return encoder.prompt(asked), [encoder.reply(asked, messages(reply)) for reply in replies]
+    prompt_messages = messages(prompt)
+    return encoder.prompt(prompt_messages), [encoder.reply(prompt_messages, messages(reply)) for reply in replies]
 
 
 def _short(*texts: str) -> bytes:

@@ -138,14 +138,14 @@ def number(value: Any) -> float:
         ValueError: it is none.
     """
     try:
-        found = float("nan") if value is None else float(value if isinstance(value, int | float) else str(value))
+        number = float("nan") if value is None else float(value if isinstance(value, int | float) else str(value))
     except OverflowError:
         raise ValueError("holds a number of more than 300 digits") from None
     except ValueError:
         raise ValueError(f"holds {str(value)[:40]!r} where a number is expected") from None
-    if not math.isfinite(found):
+    if not math.isfinite(number):
         raise ValueError(f"holds {value!r} where a finite number is expected")
-    return found
+    return number
 
 
 def is_nothing(value: Any) -> bool:
@@ -198,13 +198,13 @@ def _zip(fields: Sequence[Field], key: str) -> Field:
 
     def read(row: Row) -> Any:
         lists = [field.read(row) for field in fields]
-        asked, answered = (parse_json(v) if isinstance(v, str) and v[:1] == "[" else v for v in lists)
-        for turns in (asked, answered):
+        questions, answers = (parse_json(v) if isinstance(v, str) and v[:1] == "[" else v for v in lists)
+        for turns in (questions, answers):
             if not isinstance(turns, list):
                 raise ValueError(f"holds {str(turns)[:40]!r} where a list of turns is expected")
-        if len(asked) != len(answered):
-            raise ValueError(f"holds {len(asked)} turns of the user and {len(answered)} answers")
-        pairs = zip(asked, answered, strict=True)
+        if len(questions) != len(answers):
+            raise ValueError(f"holds {len(questions)} turns of the user and {len(answers)} answers")
+        pairs = zip(questions, answers, strict=True)
         return [{"role": r, "content": c} for both in pairs for r, c in zip(("user", "assistant"), both, strict=True)]
 
     return Field(key, tuple(path for field in fields for path in field.paths), read)
@@ -314,8 +314,8 @@ def _markers(option: Any, key: str) -> Step:
             return value
         before, *rest = pattern.split(value)
         turns = [{"role": "user", "content": before}] if before.strip() else []
-        for mark, said in zip(rest[::2], rest[1::2], strict=True):
-            turns.append({"role": roles[mark], "content": said.removeprefix(" ")})
+        for mark, content in zip(rest[::2], rest[1::2], strict=True):
+            turns.append({"role": roles[mark], "content": content.removeprefix(" ")})
         return turns
 
     return split

@@ -70,11 +70,11 @@ class Part:
         """Names of the columns; of a format without a header those of the first rows."""
         if self.table is not None:
             return list(self.table().column_names)
-        found: dict[str, None] = {}
+        names: dict[str, None] = {}
         for _, row in zip(range(_PEEK), self.read(), strict=False):
             if not isinstance(row, BadRow):
-                found |= dict.fromkeys(row)
-        return list(found)
+                names |= dict.fromkeys(row)
+        return list(names)
 
 
 def parts(
@@ -96,18 +96,20 @@ def parts(
     hub: dict[str, Any] = {"subset": subset, "folder": folder, "revision": revision}
     if isinstance(path, Mapping):
         each = ((str(name), partial(parts, one, key=f"{key}.{name}", **hub)) for name, one in path.items())
-        found = [replace(part, split=name) for name, read in each for part in _of_split(name, read(), f"{key}.{name}")]
+        all_parts = [
+            replace(part, split=name) for name, read in each for part in _of_split(name, read(), f"{key}.{name}")
+        ]
     elif isinstance(path, Sequence) and not isinstance(path, str):
-        found = [_named(part) for one in path for part in parts(one, key=key, **hub)]
+        all_parts = [_named(part) for one in path for part in parts(one, key=key, **hub)]
     elif not path:
         raise ConfigError(key, "is empty; give a hub id, a file, a glob of files, or a folder of Dataset.save_to_disk")
     elif is_local(str(path)):
-        found = _local(Path(str(path)).expanduser(), folder, key)
+        all_parts = _local(Path(str(path)).expanduser(), folder, key)
     else:
-        found = list(_hub(str(path), subset, folder, revision, key))
-    if not found:
+        all_parts = list(_hub(str(path), subset, folder, revision, key))
+    if not all_parts:
         raise ConfigError(key, f"{path!r} holds no file of {', '.join(SUFFIXES)}")
-    return found
+    return all_parts
 
 
 def is_local(path: str) -> bool:
@@ -116,10 +118,10 @@ def is_local(path: str) -> bool:
     return plain is None or Path(path).expanduser().exists() or _suffix(Path(path)) is not None
 
 
-def content(found: Sequence[Part]) -> str:
+def content(all_parts: Sequence[Part]) -> str:
     """20 hex digits for the bytes that would be read, whatever the name of their folder."""
     state = hashlib.sha256()
-    for part in found:
+    for part in all_parts:
         state.update(f"{part.split}\0{part.version}\0{len(part.files)}\0".encode())
         for file in part.files:
             state.update(of_file(file).encode())
@@ -129,17 +131,17 @@ def content(found: Sequence[Part]) -> str:
 # ---------------------------------------------------------------- places
 
 
-def _of_split(name: str, found: list[Part], key: str) -> list[Part]:
+def _of_split(name: str, all_parts: list[Part], key: str) -> list[Part]:
     """The parts of the split with that name, of data that have several splits.
 
     Raises:
         ConfigError: there is none.
     """
-    names = list(dict.fromkeys(part.split for part in found))
+    names = list(dict.fromkeys(part.split for part in all_parts))
     if len(names) > 1 and name not in names:
-        told = ", ".join(one or "one without a name" for one in names)
-        raise ConfigError(key, f"holds several splits ({told}), none called {name!r}; name the files of one")
-    return [part for part in found if len(names) == 1 or part.split == name]
+        listing = ", ".join(one or "one without a name" for one in names)
+        raise ConfigError(key, f"holds several splits ({listing}), none called {name!r}; name the files of one")
+    return [part for part in all_parts if len(names) == 1 or part.split == name]
 
 
 def _named(part: Part) -> Part:
@@ -172,8 +174,8 @@ def _folder(path: Path, key: str) -> list[Part]:
 
 
 def _split_in(name: str) -> str:
-    found = _SPLIT_IN_NAME.search(name)
-    return found[1].lower() if found else ""
+    match = _SPLIT_IN_NAME.search(name)
+    return match[1].lower() if match else ""
 
 
 def _saved(folder: Path, split: str, key: str) -> Part:
@@ -188,11 +190,11 @@ def _saved(folder: Path, split: str, key: str) -> Part:
     @cache
     def table() -> Dataset:
         try:
-            found = load_from_disk(str(folder))
+            data = load_from_disk(str(folder))
         except Exception as error:
             raise ConfigError(key, f"cannot load {str(folder)!r}: {_first_line(error)}") from error
-        assert isinstance(found, Dataset)
-        return found
+        assert isinstance(data, Dataset)
+        return data
 
     return Part(split, str(folder), lambda: _arrow_rows(table()), files, table=table)
 

@@ -15,7 +15,7 @@ import numpy as np
 from datasets import Dataset, Features, List, Value, concatenate_datasets
 
 from robustalign.config import Config, DatasetConfig
-from robustalign.data.prompts import Turn, said
+from robustalign.data.prompts import Turn, plain_text
 from robustalign.data.reading import UNUSED, Account
 from robustalign.data.rows import COLUMN, Rows
 from robustalign.errors import ConfigError
@@ -38,31 +38,31 @@ def given_candidates(config: Config, split: str, encoder: Encoder, rows: Rows, t
     """
     index = rows.index[split].tolist()
     random.Random(config.dataset.seed).shuffle(index)
-    wanted = getattr(config.dataset, f"{split}_prompts")
+    limit = getattr(config.dataset, f"{split}_prompts")
     scratch = target / "scratch"
     scratch.mkdir()
     pieces: list[Dataset] = []
     faults: list[tuple[int, str]] = []
-    looked = kept = 0
-    while looked < len(index) and (wanted is None or kept < wanted):
-        end = None if wanted is None else looked + max(256, (wanted - kept) * 11 // 10)
-        piece = _tokenised(config, encoder, rows.table, index[looked:end], scratch / f"{len(pieces)}.arrow")
-        found = np.array(piece["fault"][:], dtype=object)
-        faults += [(looked + place, fault) for place, fault in zip(piece["place"][:], found, strict=True) if fault]
-        piece = piece.select(np.flatnonzero(found == ""))
-        if wanted is not None and kept + len(piece) >= wanted:
-            piece = piece.select(range(wanted - kept))
-            looked += piece[-1]["place"] + 1
+    tried = kept = 0
+    while tried < len(index) and (limit is None or kept < limit):
+        end = None if limit is None else tried + max(256, (limit - kept) * 11 // 10)
+        piece = _tokenised(config, encoder, rows.table, index[tried:end], scratch / f"{len(pieces)}.arrow")
+        faults_here = np.array(piece["fault"][:], dtype=object)
+        faults += [(tried + place, fault) for place, fault in zip(piece["place"][:], faults_here, strict=True) if fault]
+        piece = piece.select(np.flatnonzero(faults_here == ""))
+        if limit is not None and kept + len(piece) >= limit:
+            piece = piece.select(range(limit - kept))
+            tried += piece[-1]["place"] + 1
         else:
-            looked = len(index) if end is None else min(end, len(index))
+            tried = len(index) if end is None else min(end, len(index))
         pieces.append(piece)
         kept += len(piece)
-    counts = Counter(fault for place, fault in faults if place < looked)
-    facts = dict(counts) | {TOO_LONG: looked - kept - counts.total(), NOT_NEEDED.format(split): len(index) - looked}
-    if counts[REFUSED] == looked > 0:
+    counts = Counter(fault for place, fault in faults if place < tried)
+    facts = dict(counts) | {TOO_LONG: tried - kept - counts.total(), NOT_NEEDED.format(split): len(index) - tried}
+    if counts[REFUSED] == tried > 0:
         raise ConfigError("dataset.path", f"the chat template refuses every comparison of the {split} split")
     if not kept and counts[SAME]:
-        problem = f"this tokenizer makes {SAME} of {counts[SAME]} comparisons of {looked} in the {split} split"
+        problem = f"this tokenizer makes {SAME} of {counts[SAME]} comparisons of {tried} in the {split} split"
         raise ConfigError("model.path", f"{problem}, and none is left")
     if not kept:
         raise ConfigError(*nothing_left(config, split, rows.account, facts[TOO_LONG]))
@@ -138,13 +138,13 @@ def _encode(
     dataset: DatasetConfig,
     longest: int,
 ) -> dict[str, list]:
-    found: dict[str, list] = {name: [] for name in ("turns", "group", "prompt_ids", "replies", "reply_ids")}
-    found |= {"place": [], "fault": []}
-    carried = [name for name in batch if name.startswith(COLUMN) or name in ("soft_label", "weight", "row")]
-    found |= {name: [] for name in carried}
+    result: dict[str, list] = {name: [] for name in ("turns", "group", "prompt_ids", "replies", "reply_ids")}
+    result |= {"place": [], "fault": []}
+    columns = [name for name in batch if name.startswith(COLUMN) or name in ("soft_label", "weight", "row")]
+    result |= {name: [] for name in columns}
     for i, place in enumerate(places):
         prompt, replies = batch["prompt"][i], [batch[name][i] for name in ("chosen", "rejected")]
-        texts = [said([Turn(**turn) for turn in reply]) for reply in replies]
+        texts = [plain_text([Turn(**turn) for turn in reply]) for reply in replies]
         fault = ""
         try:
             ids, both = encoder.prompt(prompt), [encoder.reply(prompt, reply) for reply in replies]
@@ -155,10 +155,10 @@ def _encode(
         if not fault and both[0] == both[1]:
             fault = SAME
         row: dict[str, Any] = {"turns": batch["prompt"][i], "group": "", "prompt_ids": ids, "replies": texts}
-        row |= {"reply_ids": both, "place": place, "fault": fault} | {name: batch[name][i] for name in carried}
+        row |= {"reply_ids": both, "place": place, "fault": fault} | {name: batch[name][i] for name in columns}
         for name, value in row.items():
-            found[name].append(value)
-    return found
+            result[name].append(value)
+    return result
 
 
 def refused(dataset: DatasetConfig, row: str, error: Unrenderable) -> bool:

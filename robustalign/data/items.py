@@ -21,12 +21,12 @@ class Items:
 
 def items_of(prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[str]]) -> Items:
     """The items of comparisons: ``prompts``, token ids, and ``replies``, two texts each."""
-    asked = [hashlib.sha256(np.asarray(ids, dtype=np.int64).tobytes()).digest() for ids in prompts]
+    prompt_keys = [hashlib.sha256(np.asarray(ids, dtype=np.int64).tobytes()).digest() for ids in prompts]
     both = ["\x1f".join(sorted(texts)).encode(errors="surrogatepass") for texts in replies]
-    judged = [hashlib.sha256(prompt + texts).digest() for prompt, texts in zip(asked, both, strict=True)]
+    item_keys = [hashlib.sha256(prompt + texts).digest() for prompt, texts in zip(prompt_keys, both, strict=True)]
     return Items(
-        item=_numbered(judged),
-        prompt=_numbered(asked),
+        item=_numbered(item_keys),
+        prompt=_numbered(prompt_keys),
         chosen_first=np.array([chosen <= rejected for chosen, rejected in replies], dtype=bool),
     )
 

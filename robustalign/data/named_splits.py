@@ -23,17 +23,17 @@ class NamedSplits:
 
     def __init__(self, config: DatasetConfig, names: Sequence[str]) -> None:
         self.names = list(dict.fromkeys(names))
-        named = dict(config.splits)
+        by_split = dict(config.splits)
         self.column: Field | None = None
-        if "column" in named:
-            self.column = compile_field(named.pop("column"), "dataset.splits.column")
-        for split in named:
+        if "column" in by_split:
+            self.column = compile_field(by_split.pop("column"), "dataset.splits.column")
+        for split in by_split:
             if split not in SPLITS:
                 raise ConfigError(f"dataset.splits.{split}", f"unknown key; there are: {choices((*SPLITS, 'column'))}")
-        self.explicit = bool(named)
+        self.explicit = bool(by_split)
         self.codes: dict[str, int] = {}
-        for split, listed in named.items():
-            for name in listed if isinstance(listed, list) else [listed]:
+        for split, names in by_split.items():
+            for name in names if isinstance(names, list) else [names]:
                 self.codes[str(name)] = SPLITS.index(split)
         if self.column is None and self.names == [""] and "train" in self.codes:
             self.codes = {"": self.codes["train"]}  # a file alone is what a hub would call train
@@ -46,18 +46,19 @@ class NamedSplits:
         self.seen: Counter[str] = Counter()
 
     def _guessed(self) -> dict[str, int]:
-        names = {name: SPLITS.index(ours) for name in self.names if (ours := ALIASES.get(name, name)) in SPLITS}
+        names = {name: SPLITS.index(split) for name in self.names if (split := ALIASES.get(name, name)) in SPLITS}
         if self.column is not None:
             return {
-                name: SPLITS.index(ours) for name, ours in {**dict(zip(SPLITS, SPLITS, strict=True)), **ALIASES}.items()
+                name: SPLITS.index(split)
+                for name, split in {**dict(zip(SPLITS, SPLITS, strict=True)), **ALIASES}.items()
             }
         if len(self.names) == 1:
             return {self.names[0]: WHOLE}
         if 0 not in names.values():
-            told = ", ".join(name or "without a name" for name in self.names)
+            listing = ", ".join(name or "without a name" for name in self.names)
             raise ConfigError(
                 "dataset.splits",
-                f"the data have the splits {told}; say which is which: dataset.splits={{train: [...], test: [...]}}",
+                f"the data have the splits {listing}; say which is which: dataset.splits={{train: [...], test: [...]}}",
             )
         return names
 
@@ -66,8 +67,8 @@ class NamedSplits:
         for code in sorted(set(self.codes.values())):
             names = [name for name, of in self.codes.items() if of == code]
             if not set(names) & set(there):
-                known = choices(name or "one without a name" for name in there)
-                problem = f"the data have no split {' or '.join(map(repr, names))}; they have: {known}"
+                listing = choices(name or "one without a name" for name in there)
+                problem = f"the data have no split {' or '.join(map(repr, names))}; they have: {listing}"
                 raise ConfigError(f"dataset.splits.{SPLITS[code]}", problem)
 
     @property

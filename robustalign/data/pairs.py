@@ -32,17 +32,17 @@ def training_pairs(shift: Shift, candidates: Candidates, rule: PairsConfig, seed
     shares = shift.shares(target)
     parts = []
     for annotator in np.flatnonzero(shares).tolist():
-        found = shift.pairs(candidates, annotator, rule, per_prompt=rule.per_prompt, seed=seed)
-        if not len(found):
+        pairs_of_member = shift.pairs(candidates, annotator, rule, per_prompt=rule.per_prompt, seed=seed)
+        if not len(pairs_of_member):
             name = shift.components[annotator].name
-            raise ConfigError("dataset.pairs.min_gap", f"no pair is left for {name} ({_reasons(found)})")
-        parts.append(found.take(rng.permutation(len(found))))
+            raise ConfigError("dataset.pairs.min_gap", f"no pair is left for {name} ({_reasons(pairs_of_member)})")
+        parts.append(pairs_of_member.take(rng.permutation(len(pairs_of_member))))
     weights = shares[np.flatnonzero(shares)]
     total = min(len(part) / w for part, w in zip(parts, weights, strict=True))
     if rule.limit is not None:
         total = min(total, rule.limit)
-    kept = [part.take(np.arange(round(total * w))) for part, w in zip(parts, weights, strict=True)]
-    pairs = Pairs.concatenate(kept)
+    portions = [part.take(np.arange(round(total * w))) for part, w in zip(parts, weights, strict=True)]
+    pairs = Pairs.concatenate(portions)
     if not len(pairs):
         raise ConfigError("dataset.pairs.limit", "leaves no pair")
     return pairs.take(rng.permutation(len(pairs)))

@@ -56,6 +56,6 @@ def messages(turns: Sequence[Turn]) -> list[dict[str, str]]:
     return [{"role": turn.role, "content": turn.content} for turn in turns]
 
 
-def said(turns: Sequence[Turn]) -> str:
+def plain_text(turns: Sequence[Turn]) -> str:
     """The text of a reply: its turn's content, or those of its turns, one a line."""
     return "\n".join(turn.content for turn in turns)

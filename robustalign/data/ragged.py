@@ -19,8 +19,8 @@ class Lists(Sequence[list[Any]]):
     """
 
     def __init__(self, table: Dataset, column: str) -> None:
-        found = table.select_columns(column).with_format("arrow")[:][column]
-        self.chunks: list[pa.ListArray] = found.chunks if isinstance(found, pa.ChunkedArray) else [found]
+        values = table.select_columns(column).with_format("arrow")[:][column]
+        self.chunks: list[pa.ListArray] = values.chunks if isinstance(values, pa.ChunkedArray) else [values]
         self.ends = np.cumsum([len(chunk) for chunk in self.chunks])
 
     def __len__(self) -> int:

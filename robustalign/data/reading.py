@@ -14,9 +14,9 @@ from robustalign.config import DatasetConfig
 from robustalign.data import formats, reshape
 from robustalign.data.fields import as_text, compile_field
 from robustalign.data.files import BadRow, LeftOut, Part, parts
-from robustalign.data.formats.found import Dropped
+from robustalign.data.formats.outcome import Dropped
 from robustalign.data.named_splits import NamedSplits
-from robustalign.data.prompts import Comparison, Turn, said
+from robustalign.data.prompts import Comparison, Turn, plain_text
 from robustalign.data.splits import SPLITS, WHOLE, cut, hash_of, owners, placed, prompt_key
 from robustalign.errors import ConfigError, choices
 
@@ -43,11 +43,11 @@ class Account:
 
 def by_reason(dropped: Mapping[str, int], first: Mapping[str, str]) -> str:
     """Counts by reason, each with the first row where that is known."""
-    shown = []
+    words = []
     for reason, count in dropped.items():
         where = f" (first: {first[reason]})" if reason in first else ""
-        shown.append(f"{count:,} {reason}{where}")
-    return ", ".join(shown)
+        words.append(f"{count:,} {reason}{where}")
+    return ", ".join(words)
 
 
 def data_parts(config: DatasetConfig) -> list[Part]:
@@ -94,9 +94,9 @@ class Reading:
         Raises:
             ConfigError: with the columns that are.
         """
-        read = [*self.fields.all(), *self.columns.values(), *self.splits.fields, *reshape.fields(self.config)]
-        made = reshape.made(self.config) | {"reply", "other", "vote", "votes_of"}
-        places = [(field, path, path.split(".")) for field in read for path in field.paths]
+        fields = [*self.fields.all(), *self.columns.values(), *self.splits.fields, *reshape.fields(self.config)]
+        derived = reshape.derived_columns(self.config) | {"reply", "other", "vote", "votes_of"}
+        places = [(field, path, path.split(".")) for field in fields for path in field.paths]
         if self.config.gather and not any(head == "rows" for _, _, (head, *_) in places):
             raise ConfigError(
                 "dataset.gather", "makes one row of several, but no field reads them; read them from rows"
@@ -104,7 +104,7 @@ class Reading:
         for part in (part for part in self.parts if self.splits.uses(part.split)):
             names = part.columns()
             for column, path, (head, *_) in places if names else ():
-                if head not in made and not _holds(names, path):
+                if head not in derived and not _holds(names, path):
                     raise ConfigError(column.key, f"{part.file} has no column {head!r}; it has: {', '.join(names)}")
         for name, side in self.side.items():
             names = [column for part in side for column in part.columns()]
@@ -126,10 +126,10 @@ class Reading:
                     where = f"{name} row {number}"
                     yield where, row if isinstance(row, BadRow) else {**row, "_file": part.file, "_split": part.split}
 
-        found: Iterator[reshape.Located] = rows()
+        stream: Iterator[reshape.Located] = rows()
         for step in self.steps:
-            found = step(found)
-        return found
+            stream = step(stream)
+        return stream
 
     def comparisons(self) -> Iterator[Comparison]:
         """Every comparison, as it will be written; what is dropped is counted.
@@ -149,15 +149,15 @@ class Reading:
                 if code is None:
                     self._drop(0, (), UNUSED, where)
                     continue
-                for found, source in self.format.read(row, self.fields, self.config):
-                    if isinstance(found, Dropped):
-                        self._drop(code, found.prompt, found.reason, where)
+                for outcome, source in self.format.read(row, self.fields, self.config):
+                    if isinstance(outcome, Dropped):
+                        self._drop(code, outcome.prompt, outcome.reason, where)
                         continue
                     columns = {name: as_text(column(source)) for name, column in self.columns.items()}
-                    _check_characters(found, columns)
+                    _check_characters(outcome, columns)
                     self.codes.append(code)
-                    self.hashes.append(self._hashes(found, columns))
-                    yield replace(found, columns=columns, row=where)
+                    self.hashes.append(self._hashes(outcome, columns))
+                    yield replace(outcome, columns=columns, row=where)
             except BadRow as error:
                 if self.bad is not None:
                     self.bad(where, error)
@@ -167,17 +167,18 @@ class Reading:
                 reason = f"unreadable {error.key.removeprefix('dataset.').removeprefix('fields.')}"
                 self._drop(code or 0, (), reason, f"{where} {error.problem}")
 
-    def _hashes(self, found: Comparison, columns: Mapping[str, str]) -> tuple[int, ...]:
+    def _hashes(self, outcome: Comparison, columns: Mapping[str, str]) -> tuple[int, ...]:
         by = self.config.split_by
         if by == "replies":
-            return tuple(hash_of(" ".join(said(reply).lower().split())) for reply in (found.chosen, found.rejected))
-        return (hash_of(prompt_key(found.prompt.turns) if by == "prompt" else columns[by]),)
-
-    def _cut(self, hashes: np.ndarray) -> np.ndarray:
-        return cut(hashes, self.config.cut.validation, self.config.cut.test)
+            return tuple(
+                hash_of(" ".join(plain_text(reply).lower().split())) for reply in (outcome.chosen, outcome.rejected)
+            )
+        return (hash_of(prompt_key(outcome.prompt.turns) if by == "prompt" else columns[by]),)
 
     def _drop(self, code: int, prompt: Sequence[Turn], reason: str, where: str) -> None:
-        by_hash = int(self._cut(np.array([hash_of(prompt_key(prompt))], dtype=np.uint64))[0]) if prompt else 0
+        by_hash = (
+            int(cut(np.array([hash_of(prompt_key(prompt))], dtype=np.uint64), self.config.cut)[0]) if prompt else 0
+        )
         self.dropped[code, by_hash, reason] += 1
         self.first.setdefault((code, by_hash, reason), where)
 
@@ -208,27 +209,27 @@ class Reading:
         """The split of each row; rows whose key occurs in an earlier split are dropped and counted."""
         if not len(codes):
             return codes
-        sides = np.stack([placed(codes, self._cut(column), given) for column in keys.T])
+        sides = np.stack([placed(codes, cut(column, self.config.cut), given) for column in keys.T])
         flat = owners(sides.T.ravel(), keys.ravel()).reshape(keys.shape).T
         split = np.where((sides == sides[0]).all(0), sides[0], -1)
         crossing = int((split == -1).sum())
         if crossing:
             account.splits["train"]["dropped"]["replies of two splits"] = crossing
-        lost = (split >= 0) & (flat.min(0) != split)
+        astray = (split >= 0) & (flat.min(0) != split)
         what = self.config.split_by if self.config.split_by != "replies" else "reply"
-        for code, owner in {(int(a), int(b)) for a, b in zip(split[lost], flat.min(0)[lost], strict=True)}:
-            count = int((lost & (split == code) & (flat.min(0) == owner)).sum())
+        for code, owner in {(int(a), int(b)) for a, b in zip(split[astray], flat.min(0)[astray], strict=True)}:
+            count = int((astray & (split == code) & (flat.min(0) == owner)).sum())
             account.splits[SPLITS[code]]["dropped"][f"{what} also in the {SPLITS[owner]} split"] = count
-        return np.where(lost, -1, split).astype(np.int8)
+        return np.where(astray, -1, split).astype(np.int8)
 
 
-def _check_characters(found: Comparison, columns: Mapping[str, str]) -> None:
+def _check_characters(outcome: Comparison, columns: Mapping[str, str]) -> None:
     """Refuse text that no file can hold.
 
     Raises:
         BadRow: half of a pair of surrogates, which JSON can spell and which is no character.
     """
-    for turn in (*found.prompt.turns, *found.chosen, *found.rejected):
+    for turn in (*outcome.prompt.turns, *outcome.chosen, *outcome.rejected):
         try:
             f"{turn.role}{turn.content}".encode()
         except UnicodeEncodeError as error:

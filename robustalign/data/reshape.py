@@ -32,15 +32,15 @@ def join_parts(config: DatasetConfig) -> dict[str, list[Part]]:
     Raises:
         ConfigError: one is not there, or lacks a key.
     """
-    found = {}
+    tables = {}
     for name, spec in config.join.items():
         key = f"dataset.join.{name}"
         spec = _options(spec, key, ("path", "beside", "key", "column", "subset", "split"), required=("path", "key"))
         beside = _beside(config.path, str(spec.get("beside") or spec["path"])) or str(spec["path"])
-        found[name] = parts(beside, key=f"{key}.path", subset=spec.get("subset"), revision=config.revision)
-        if wanted := spec.get("split"):
-            found[name] = [part for part in found[name] if part.split == wanted]
-    return found
+        tables[name] = parts(beside, key=f"{key}.path", subset=spec.get("subset"), revision=config.revision)
+        if split := spec.get("split"):
+            tables[name] = [part for part in tables[name] if part.split == split]
+    return tables
 
 
 def joiner(name: str, spec: Mapping[str, Any], side: Sequence[Part]) -> Step:
@@ -50,7 +50,7 @@ def joiner(name: str, spec: Mapping[str, Any], side: Sequence[Part]) -> Step:
         ConfigError: the side table has no such column, or one value twice.
     """
     key, on = f"dataset.join.{name}", str(spec.get("column") or spec["key"])
-    mine = compile_field(spec["key"], f"{key}.key")
+    key_of = compile_field(spec["key"], f"{key}.key")
     table: dict[str, Row] = {}
     for part in side:
         if on.split(".")[0] not in part.columns():
@@ -64,17 +64,17 @@ def joiner(name: str, spec: Mapping[str, Any], side: Sequence[Part]) -> Step:
             table[value] = row
 
     def step(rows: Iterable[Located]) -> Iterator[Located]:
-        seen = matched = 0
+        rows_read = matches = 0
         for where, row in rows:
             if isinstance(row, BadRow):
                 yield where, row
                 continue
-            partner = table.get(as_text(mine(row)))
-            seen, matched = seen + 1, matched + (partner is not None)
+            partner = table.get(as_text(key_of(row)))
+            rows_read, matches = rows_read + 1, matches + (partner is not None)
             yield where, {**row, name: partner}
-        if seen and not matched:
+        if rows_read and not matches:
             raise ConfigError(
-                f"{key}.key", f"none of {seen:,} rows has a {spec['key']!r} that is a {on!r} of the side table"
+                f"{key}.key", f"none of {rows_read:,} rows has a {spec['key']!r} that is a {on!r} of the side table"
             )
 
     return step
@@ -97,37 +97,37 @@ def _beside(path: Any, side: str) -> str | None:
 
 def steps(config: DatasetConfig, side: Mapping[str, Sequence[Part]]) -> list[Step]:
     """Everything that the config does to rows before its format reads them, in order."""
-    found = [joiner(name, config.join[name], table) for name, table in side.items()]
+    steps = [joiner(name, config.join[name], table) for name, table in side.items()]
     if config.thread:
-        found.append(_thread(config.thread))
+        steps.append(_thread(config.thread))
     if config.where:
-        found.append(_where(config.where))
+        steps.append(_where(config.where))
     if config.turns:
-        found.append(_turns(config.turns))
+        steps.append(_turns(config.turns))
     if config.gather:
-        found.append(_gather(compile_field(config.gather, "dataset.gather")))
-    return found
+        steps.append(_gather(compile_field(config.gather, "dataset.gather")))
+    return steps
 
 
 def fields(config: DatasetConfig) -> list[Field]:
     """What the steps read of a row."""
-    read = [(spec["key"], f"join.{name}.key") for name, spec in config.join.items()]
-    read += [(path, f"where.{path}") for path in config.where]
-    read += [
+    specs = [(spec["key"], f"join.{name}.key") for name, spec in config.join.items()]
+    specs += [(path, f"where.{path}") for path in config.where]
+    specs += [
         (config.thread[name], f"thread.{name}")
         for name in ("id", "parent", "role", "content")
         if config.thread.get(name)
     ]
-    read += [(config.gather, "gather")] if config.gather else []
+    specs += [(config.gather, "gather")] if config.gather else []
     if "names" in config.turns:
         paths = [config.turns["prompt"], config.turns["best"], *config.turns["replies"].values()]
-        read += [(str(path).replace("{}", str(name)), "turns") for name in config.turns["names"][:1] for path in paths]
+        specs += [(str(path).replace("{}", str(name)), "turns") for name in config.turns["names"][:1] for path in paths]
     elif config.turns:
-        read.append((config.turns["list"], "turns.list"))
-    return [compile_field(spec, f"dataset.{key}") for spec, key in read]
+        specs.append((config.turns["list"], "turns.list"))
+    return [compile_field(spec, f"dataset.{key}") for spec, key in specs]
 
 
-def made(config: DatasetConfig) -> set[str]:
+def derived_columns(config: DatasetConfig) -> set[str]:
     """The names that the steps add to a row."""
     added = {"_file", "_split", *config.join}
     if config.thread or config.turns:
@@ -137,7 +137,7 @@ def made(config: DatasetConfig) -> set[str]:
 
 def _where(conditions: Mapping[str, Any]) -> Step:
     """The rows whose fields hold one of the values named."""
-    wanted = [
+    allowed_values = [
         (
             compile_field(path, f"dataset.where.{path}"),
             {as_text(v) for v in (value if isinstance(value, list) else [value])},
@@ -147,7 +147,7 @@ def _where(conditions: Mapping[str, Any]) -> Step:
 
     def step(rows: Iterable[Located]) -> Iterator[Located]:
         for where, row in rows:
-            if isinstance(row, BadRow) or all(as_text(field(row)) in values for field, values in wanted):
+            if isinstance(row, BadRow) or all(as_text(field(row)) in values for field, values in allowed_values):
                 yield where, row
             else:
                 yield where, LeftOut("dataset.where", "left out by dataset.where", row)
@@ -159,18 +159,20 @@ def _thread(spec: Mapping[str, Any]) -> Step:
     spec = _options(
         spec, "dataset.thread", ("id", "parent", "role", "content", "roles"), required=("id", "parent", "content")
     )
-    ids, parent, said = (compile_field(spec[name], f"dataset.thread.{name}") for name in ("id", "parent", "content"))
+    ids, parent, content_of = (
+        compile_field(spec[name], f"dataset.thread.{name}") for name in ("id", "parent", "content")
+    )
     role = compile_field(spec.get("role") or {"text": "user"}, "dataset.thread.role")
     names = spec.get("roles") or {}
 
     def step(rows: Iterable[Located]) -> Iterator[Located]:
-        kept, messages = list(rows), {}
-        for _, row in kept:
+        all_rows, messages = list(rows), {}
+        for _, row in all_rows:
             if not isinstance(row, BadRow):
-                spoken = as_text(role(row))
-                message = {"role": names.get(spoken, spoken), "content": said(row)}
+                speaker = as_text(role(row))
+                message = {"role": names.get(speaker, speaker), "content": content_of(row)}
                 messages[as_text(ids(row))] = (as_text(parent(row)), message)
-        for where, row in kept:
+        for where, row in all_rows:
             if not isinstance(row, BadRow):
                 try:
                     row = {**row, "thread": _before(as_text(parent(row)), messages)}
@@ -187,15 +189,15 @@ def _before(message: str, messages: Mapping[str, tuple[str, dict]]) -> list[dict
     Raises:
         ValueError: one is not there, or they answer one another in a circle.
     """
-    found: list[dict] = []
+    turns: list[dict] = []
     while message:
         if message not in messages:
             raise ValueError(f"names {message!r}, which is the id of no row")
-        if len(found) == len(messages):
+        if len(turns) == len(messages):
             raise ValueError("leads back to the row itself")
-        message, said = messages[message]
-        found.append(said)
-    return found[::-1]
+        message, turn = messages[message]
+        turns.append(turn)
+    return turns[::-1]
 
 
 def _gather(field: Field) -> Step:
@@ -225,7 +227,7 @@ def _gather(field: Field) -> Step:
 
 def _turns(spec: Mapping[str, Any]) -> Step:
     """Rows that are conversations to a row a turn: ``thread`` (what was said before) and ``rows`` (its replies)."""
-    read = _turns_in_columns(spec) if "names" in spec else _turns_in_a_list(spec)
+    turns_of = _turns_in_columns(spec) if "names" in spec else _turns_in_a_list(spec)
 
     def step(rows: Iterable[Located]) -> Iterator[Located]:
         for where, row in rows:
@@ -233,11 +235,11 @@ def _turns(spec: Mapping[str, Any]) -> Step:
                 yield where, row
                 continue
             thread: list[dict] = []
-            turns = list(read(row))
+            turns = list(turns_of(row))
             if not turns:
                 yield where, LeftOut("dataset.turns", "conversation without a turn", row)
-            for turn, asked, replies, best in turns:
-                thread = [*thread, *({"role": "user", "content": text} for text in asked)]
+            for turn, questions, replies, best in turns:
+                thread = [*thread, *({"role": "user", "content": text} for text in questions)]
                 yield f"{where} turn {turn}", {**row, "thread": thread, "rows": replies}
                 if best is None:
                     break  # the reply with which the conversation went on is not known
@@ -251,20 +253,20 @@ TurnOf = tuple[str, list[Any], list[dict[str, Any]], Any]  # its name, what was 
 
 def _turns_in_a_list(spec: Mapping[str, Any]) -> Callable[[Row], Iterator[TurnOf]]:
     """Messages in one list, each with the number of its turn."""
-    known = ("list", "turn", "role", "content", "best", "user")
-    spec = _options(spec, "dataset.turns", known, required=("list", "turn", "content", "best"))
-    names = {key: str(spec.get(key) or key).split(".") for key in known}
+    options = ("list", "turn", "role", "content", "best", "user")
+    spec = _options(spec, "dataset.turns", options, required=("list", "turn", "content", "best"))
+    names = {key: str(spec.get(key) or key).split(".") for key in options}
     user = str(spec.get("user") or "user")
 
     def read(row: Row) -> Iterator[TurnOf]:
         by_turn: dict[Any, list[dict[str, Any]]] = {}
         for message in get(row, names["list"]) or []:
             by_turn.setdefault(get(message, names["turn"]), []).append(message)
-        for turn, said in by_turn.items():
-            asked = [get(m, names["content"]) for m in said if get(m, names["role"]) == user]
-            replies = [m for m in said if get(m, names["role"]) != user]
+        for turn, in_turn in by_turn.items():
+            questions = [get(m, names["content"]) for m in in_turn if get(m, names["role"]) == user]
+            replies = [m for m in in_turn if get(m, names["role"]) != user]
             best = next((get(m, names["content"]) for m in replies if get(m, names["best"])), None)
-            yield as_text(turn), asked, replies, best
+            yield as_text(turn), questions, replies, best
 
     return read
 
@@ -285,22 +287,22 @@ def _turns_in_columns(spec: Mapping[str, Any]) -> Callable[[Row], Iterator[TurnO
                 value = get(row, path.replace("{}", turn).split("."))
                 return re.sub(unwanted, "", value) if isinstance(value, str) else value
 
-            asked, best = at(str(spec["prompt"])), at(str(spec["best"]))
-            if not asked:
+            question, best = at(str(spec["prompt"])), at(str(spec["best"]))
+            if not question:
                 return
-            said = {name: text for name, path in replies.items() if (text := at(path))}
-            given = [{"name": name, "text": text, "best": name == best} for name, text in said.items()]
-            yield turn, [asked], given, said.get(str(best))
+            texts = {name: text for name, path in replies.items() if (text := at(path))}
+            candidates = [{"name": name, "text": text, "best": name == best} for name, text in texts.items()]
+            yield turn, [question], candidates, texts.get(str(best))
 
     return read
 
 
-def _options(spec: Any, key: str, known: Sequence[str], required: Sequence[str]) -> Mapping[str, Any]:
+def _options(spec: Any, key: str, options: Sequence[str], required: Sequence[str]) -> Mapping[str, Any]:
     if not isinstance(spec, Mapping):
-        raise ConfigError(key, f"{spec!r} is no mapping; it has: {choices(known)}")
+        raise ConfigError(key, f"{spec!r} is no mapping; it has: {choices(options)}")
     for name in spec:
-        if name not in known:
-            raise ConfigError(f"{key}.{name}", f"unknown key; there are: {choices(known)}")
+        if name not in options:
+            raise ConfigError(f"{key}.{name}", f"unknown key; there are: {choices(options)}")
     for name in required:
         if spec.get(name) in (None, ""):
             raise ConfigError(f"{key}.{name}", "is missing")

@@ -46,14 +46,14 @@ class Rows:
 
 def key(config: DatasetConfig) -> dict[str, Any]:
     """What the table depends on: the content of every file, and how it is read."""
-    found = data_parts(config)
+    parts = data_parts(config)
     side = {name: content(table) for name, table in reshape.join_parts(config).items()}
-    facts: dict[str, Any] = {"version": 2, "content": content(found), "side": side}
+    facts: dict[str, Any] = {"version": 2, "content": content(parts), "side": side}
     facts |= {name: getattr(config, name) for name in READING}
     if config.cut != CutConfig():  # tables that were made at the default keep their key
         facts["cut"] = asdict(config.cut)
     if "_file" in json.dumps(facts, default=str):  # a column that is read from where a file stands
-        facts["files"] = [part.file for part in found]
+        facts["files"] = [part.file for part in parts]
     if config.format == "scores":
         facts |= {"pairs": asdict(replace(config.pairs, limit=None)), "seed": config.seed}
     return facts
@@ -83,8 +83,8 @@ def build(config: DatasetConfig, target: Path) -> None:
     """
     reading = Reading(config)
     with Writer(target / "rows.arrow", list(config.columns)) as writer:
-        for found in reading.comparisons():
-            writer.add(found)
+        for comparison in reading.comparisons():
+            writer.add(comparison)
     split, account = reading.place()
     np.save(target / "split.npy", split)
     (target / "account.json").write_text(json.dumps(asdict(account), indent=1) + "\n")
@@ -112,17 +112,17 @@ class Writer:
         self.stream.close()
         self.sink.close()
 
-    def add(self, found: Comparison) -> None:
+    def add(self, comparison: Comparison) -> None:
         """One comparison."""
         record = {
-            "prompt": messages(found.prompt.turns),
-            "chosen": messages(found.chosen),
-            "rejected": messages(found.rejected),
-            "soft_label": float("nan") if found.soft_label is None else found.soft_label,
-            "weight": found.weight,
-            "row": found.row,
+            "prompt": messages(comparison.prompt.turns),
+            "chosen": messages(comparison.chosen),
+            "rejected": messages(comparison.rejected),
+            "soft_label": float("nan") if comparison.soft_label is None else comparison.soft_label,
+            "weight": comparison.weight,
+            "row": comparison.row,
         }
-        self.batch.append(record | {f"{COLUMN}{name}": value for name, value in found.columns.items()})
+        self.batch.append(record | {f"{COLUMN}{name}": value for name, value in comparison.columns.items()})
         if len(self.batch) == BATCH:
             self.flush()
 

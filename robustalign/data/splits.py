@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from robustalign.config import CutConfig
 from robustalign.data.prompts import Turn
 
 SPLITS = ("train", "validation", "test")
 WHOLE = len(SPLITS)  # the code of rows that are cut into all three
-VALIDATION, TEST = 0.1, 0.1  # shares that are held out unless dataset.cut says otherwise
 
 
 def split_of(key: str) -> str:
@@ -27,10 +27,11 @@ def hash_of(key: str) -> int:
     return int.from_bytes(hashlib.sha256(key.encode(errors="surrogatepass")).digest()[:8], "big")
 
 
-def cut(hashes: np.ndarray, validation: float = VALIDATION, test: float = TEST) -> np.ndarray:
-    """The split's code of each hash ``[N]``: 0 train, 1 validation, 2 test; the shares held out are in (0, 1)."""
+def cut(hashes: np.ndarray, held_out: CutConfig | None = None) -> np.ndarray:
+    """The split's code of each hash ``[N]``: 0 train, 1 validation, 2 test."""
+    shares = CutConfig() if held_out is None else held_out
     point = hashes.astype(np.float64) / 2**64
-    return (point >= 1 - test - validation).astype(np.int8) + (point >= 1 - test)
+    return (point >= 1 - shares.test - shares.validation).astype(np.int8) + (point >= 1 - shares.test)
 
 
 def text_key(text: str) -> str:
@@ -45,14 +46,14 @@ def prompt_key(turns: Sequence[Turn]) -> str:
     return "\n".join(f"{turn.role}: {text_key(turn.content)}" for turn in turns)
 
 
-def placed(codes: np.ndarray, by_hash: np.ndarray, given: set[int]) -> np.ndarray:
+def placed(codes: np.ndarray, by_hash: np.ndarray, present: set[int]) -> np.ndarray:
     """The split's code of each row ``[N]``: its own, or cut off where the data lack a split.
 
     ``codes``: 0 to 2, or ``WHOLE``; ``by_hash``: where the hash alone puts a row (:func:`cut`); ``given``: the splits
     that the data have. A validation or test split that they lack is cut off the training rows, at the points of the
     hash where it lies when the whole is cut.
     """
-    lacking = np.array([code not in given for code in range(len(SPLITS))])
+    lacking = np.array([code not in present for code in range(len(SPLITS))])
     moves = (codes == WHOLE) | ((codes == 0) & lacking[by_hash])
     return np.where(moves, by_hash, codes).astype(np.int8)
 

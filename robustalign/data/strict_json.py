@@ -28,16 +28,16 @@ def values(stream: IO[str]) -> Iterator[Any]:
         ValueError: as for a text; or the array has no end.
     """
     decoder, buffer, position = json.JSONDecoder(object_pairs_hook=_named_once), "", 0
-    more, opened, begun = True, False, False
+    more, in_list, started = True, False, False
     while True:
-        while position < len(buffer) and (buffer[position] in " \t\r\n," or (buffer[position] == "[" and not begun)):
-            opened, begun = opened or buffer[position] == "[", begun or not buffer[position].isspace()
+        while position < len(buffer) and (buffer[position] in " \t\r\n," or (buffer[position] == "[" and not started)):
+            in_list, started = in_list or buffer[position] == "[", started or not buffer[position].isspace()
             position += 1
-        if position < len(buffer) and buffer[position] == "]" and opened:
-            opened, position = False, position + 1
+        if position < len(buffer) and buffer[position] == "]" and in_list:
+            in_list, position = False, position + 1
             continue
         if position < len(buffer):
-            begun = True
+            started = True
             try:
                 value, position = decoder.raw_decode(buffer, position)
             except RecursionError:
@@ -49,7 +49,7 @@ def values(stream: IO[str]) -> Iterator[Any]:
                 yield value
                 continue
         elif not more:
-            if opened:
+            if in_list:
                 raise ValueError("the file ends within its array: it was cut off")
             return
         block = stream.read(BLOCK)
@@ -57,8 +57,8 @@ def values(stream: IO[str]) -> Iterator[Any]:
 
 
 def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs):
         names = [name for name, _ in pairs]
         raise ValueError(f"an object names {next(name for name in names if names.count(name) > 1)!r} twice")
-    return found
+    return mapping

@@ -170,12 +170,12 @@ def target_table(
         the target has pairs that the nominal law has not.
     """
     rows, size = [], int((np.asarray(weight) > 0).sum())
-    for target, wanted in targets.items():
-        distance = divergences(wanted, weight)
+    for target, target_shares in targets.items():
+        distance = divergences(target_shares, weight)
         for name in balls:
             for control, values in losses.items():
                 value = certificate(values, name, distance[name], weight)
-                realised = float(np.average(values, weights=wanted))
+                realised = float(np.average(values, weights=target_shares))
                 empty = (math.nan, math.nan)
                 rows.append((control, name, distance[name], value, *empty, size, target, realised))
     return pd.DataFrame(rows, columns=COLUMNS)

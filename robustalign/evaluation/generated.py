@@ -53,23 +53,23 @@ def generated_cells(
     options: Any = {"count": replies, "sampling": sampling, "seed": seed, "shrink": shrink}
     sampled = sample_replies(model, encoder, ids, reference=reference, progress="sampling replies", **options)
     texts = [[encoder.text(reply) for reply in row] for row in sampled]
-    asked, flat = [prompt for prompt in ids for _ in range(replies)], [reply for row in sampled for reply in row]
-    divergence = sequence_kl(model, reference, asked, flat, pad=encoder.pad, shrink=shrink, batch_size=batch_size)
-    drawn = Replies(
+    prompts, flat = [prompt for prompt in ids for _ in range(replies)], [reply for row in sampled for reply in row]
+    divergence = sequence_kl(model, reference, prompts, flat, pad=encoder.pad, shrink=shrink, batch_size=batch_size)
+    answers = Replies(
         texts=texts,
         groups=np.array(candidates.table["group"][:]),
         components=components,
         scores=_scores(candidates, score, texts) if components else {},
         kl=divergence.reshape(len(ids), replies),
     )
-    cells = {metric.name: dict(metric.of_replies(drawn)) for metric in REPLY_METRICS}
+    cells = {metric.name: dict(metric.of_replies(answers)) for metric in REPLY_METRICS}
     return {name: by_component for name, by_component in cells.items() if by_component}, texts
 
 
 def _scores(candidates: Candidates, score: ScoreReplies, texts: Sequence[Sequence[str]]) -> dict[str, np.ndarray]:
     """``[P, R]`` raw scores of the replies, by objective."""
-    asked = [text for text, row in zip(candidates.asked, texts, strict=True) for _ in row]
-    raw = score(asked, [text for row in texts for text in row])
+    prompts = [text for text, row in zip(candidates.prompt_texts, texts, strict=True) for _ in row]
+    raw = score(prompts, [text for row in texts for text in row])
     return {name: values.reshape(len(texts), -1) for name, values in raw.items()}
 
 

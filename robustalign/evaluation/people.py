@@ -49,13 +49,13 @@ def agreement(votes: Votes, shift: Populations, often: np.ndarray) -> dict[str, 
     """
     table = ItemVotes.of(votes.item, votes.first_share, votes.weight, votes.member, len(shift.components), votes.unit)
     names = {"nominal": None} | {name: name for name in shift.names}
-    found: dict[str, list[float]] = {name: [] for name in names}
+    ceilings: dict[str, list[float]] = {name: [] for name in names}
     for counts in often:
         apart = table.disagreement(counts)
         for name, target in names.items():
             shares = shift.shares(target)
-            found[name].append(1 - expected(apart, shares, shares))
-    return {name: np.array(values) for name, values in found.items()}
+            ceilings[name].append(1 - expected(apart, shares, shares))
+    return {name: np.array(values) for name, values in ceilings.items()}
 
 
 @dataclass(frozen=True)
@@ -68,11 +68,11 @@ class Reliability:
 
     def of(self, shares: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """``[D, B]`` of a population: share of its votes, and sums of confidence and agreement over it."""
-        used = shares > 0
+        present = shares > 0
         with np.errstate(invalid="ignore", divide="ignore"):
-            each = shares[used][:, None] / self.votes.sum(-1, keepdims=True)[:, used]
+            each = shares[present][:, None] / self.votes.sum(-1, keepdims=True)[:, present]
         votes, confidence, agreed = (
-            (each * part[:, used]).sum(1) for part in (self.votes, self.confidence, self.agreed)
+            (each * part[:, present]).sum(1) for part in (self.votes, self.confidence, self.agreed)
         )
         return votes, confidence, agreed
 
@@ -92,22 +92,22 @@ def reliability(margin: np.ndarray, beta: float, votes: Votes, components: int, 
     confidence = 1 / (1 + np.exp(-beta * np.abs(margin)))
     agreed = 0.5 + np.sign(margin) * (votes.share - 0.5)  # NaN stays NaN
     place = np.minimum(np.nan_to_num((confidence - 0.5) * 2 * BINS).astype(int), BINS - 1)
-    used = votes.member >= 0
-    cell = (votes.member * BINS + place)[used]
-    unit, weight = votes.unit[used], votes.weight[used]
+    present = votes.member >= 0
+    cell = (votes.member * BINS + place)[present]
+    unit, weight = votes.unit[present], votes.weight[present]
 
     def sums(values: np.ndarray) -> np.ndarray:
         counted = (np.bincount(cell, counts[unit] * values, components * BINS) for counts in often)
         return np.stack(list(counted)).reshape(len(often), components, BINS)
 
-    return Reliability(sums(weight), sums(weight * confidence[used]), sums(weight * agreed[used]))
+    return Reliability(sums(weight), sums(weight * confidence[present]), sums(weight * agreed[present]))
 
 
-def reliability_table(found: Reliability, shift: Populations, level: float) -> pd.DataFrame:
+def reliability_table(reliability: Reliability, shift: Populations, level: float) -> pd.DataFrame:
     """``RELIABILITY``: mean confidence and agreement of every population's bins that hold votes, with intervals."""
     rows = []
     for name in ("nominal", *shift.names):
-        share, confidence, agreed = found.of(shift.shares(None if name == "nominal" else name))
+        share, confidence, agreed = reliability.of(shift.shares(None if name == "nominal" else name))
         with np.errstate(invalid="ignore", divide="ignore"):
             rate = agreed / share
         for place in np.flatnonzero(share[0] > 0):
@@ -124,15 +124,15 @@ def worst_tenth(value: np.ndarray, votes: Votes, better: int, draws: int, seed: 
     halves change places, and the two means are averaged. So nobody looks bad by the bad luck that picked them. People
     with fewer than ``FEWEST`` rows are left out; draws resample people. No numbers where a tenth is less than a person.
     """
-    known = (votes.person != "") & (votes.member >= 0)
-    person, index, counts = np.unique(votes.person[known], return_inverse=True, return_counts=True)
+    named_person = (votes.person != "") & (votes.member >= 0)
+    person, index, counts = np.unique(votes.person[named_person], return_inverse=True, return_counts=True)
     order = np.argsort(index, kind="stable")
     place = np.empty(len(index), dtype=int)
     place[order] = np.arange(len(index)) - np.repeat(np.cumsum(counts) - counts, counts)
     halves = []
     for half in (0, 1):
-        weight = votes.weight[known] * (place % 2 == half)
-        total = np.bincount(index, weight * value[known], len(person))
+        weight = votes.weight[named_person] * (place % 2 == half)
+        total = np.bincount(index, weight * value[named_person], len(person))
         with np.errstate(invalid="ignore", divide="ignore"):
             halves.append(total / np.bincount(index, weight, len(person)))
     means = np.stack(halves)[:, counts >= FEWEST]
@@ -145,11 +145,11 @@ def worst_tenth(value: np.ndarray, votes: Votes, better: int, draws: int, seed: 
     return (_picked(first, second, better) + _picked(second, first, better)) / 2, people
 
 
-def _picked(rank: np.ndarray, told: np.ndarray, better: int) -> np.ndarray:
+def _picked(rank: np.ndarray, values: np.ndarray, better: int) -> np.ndarray:
     """The mean ``[D]`` of ``told [D, A]`` over the tenth that is worst in ``rank [D, A]``."""
     size = max(1, int(rank.shape[1] * TENTH))
     worst = np.argsort(better * rank, axis=1, kind="stable")[:, :size]
-    return np.take_along_axis(told, worst, 1).mean(1)
+    return np.take_along_axis(values, worst, 1).mean(1)
 
 
 def spread(draws: np.ndarray, confidence: float, least: float, most: float) -> tuple[float, float]:
@@ -163,8 +163,8 @@ def spread(draws: np.ndarray, confidence: float, least: float, most: float) -> t
 
 def rows_of(values: Mapping[str, np.ndarray], metric: str, n: int, confidence: float) -> list[tuple]:
     """``(target, metric, value, low, high, n)`` of shares in [0, 1]."""
-    found = []
+    rows = []
     for target, draws in values.items():
         low, high = spread(draws, confidence, 0.0, 1.0)
-        found.append((target, metric, float(draws[0]), low, high, n))
-    return found
+        rows.append((target, metric, float(draws[0]), low, high, n))
+    return rows

@@ -95,7 +95,7 @@ class RobustDPOTrainer(DPOTrainer):
         if len(batches) * self.accelerator.num_processes == 1:
             return _Plan()
         with torch.no_grad(), self._silent():
-            looks = [self._both(model, batch)[1:] for batch in batches]
+            looks = [self._losses_and_rounding(model, batch)[1:] for batch in batches]
         return _Plan(self._excess([losses for losses, _ in looks], [rounding for _, rounding in looks]))
 
     def _excess(self, losses: Sequence[Tensor], rounding: Sequence[Tensor]) -> list[Tensor]:
@@ -103,11 +103,11 @@ class RobustDPOTrainer(DPOTrainer):
         sizes = [len(part) for part in losses]
         prior = torch.cat([torch.full_like(part, 1 / len(part)) for part in losses])
         lengths = [pairs for (pairs,) in distributed.counts(len(prior))]
-        everywhere, mine = distributed.gathered(torch.cat(list(losses)).detach(), lengths)
+        everywhere, here = distributed.gathered(torch.cat(list(losses)).detach(), lengths)
         weight, _ = distributed.gathered(prior, lengths)
         off, _ = distributed.gathered(torch.cat(list(rounding)), lengths)
         worst = self.ambiguity_set.step(everywhere, weight=weight, rounding=off)
-        probability = worst.weights[mine] / len(everywhere)
+        probability = worst.weights[here] / len(everywhere)
         averaged = len(losses) * self.accelerator.num_processes
         self._note({"robust/ess": worst.ess, "robust/divergence": worst.divergence, "robust/dual": worst.dual})
         return list((averaged * probability - prior).split(sizes))
@@ -123,7 +123,7 @@ class RobustDPOTrainer(DPOTrainer):
             embeddings = embedded(model, batch["input_ids"])
             offset = torch.zeros_like(embeddings, requires_grad=True)
             with self._silent(), torch.enable_grad(), input_offset(model, offset):
-                losses = self._both(model, batch)[1]
+                losses = self._losses(model, batch)[1]
             (gradient,) = torch.autograd.grad(losses.sum(), offset)
             direction = ball.joint(gradient, prompt)
             plan.directions.append(direction)
@@ -144,33 +144,40 @@ class RobustDPOTrainer(DPOTrainer):
                 with self._silent() if number else contextlib.nullcontext(), input_offset(model, offset):
                     parts.append(coefficient * super()._compute_loss(model, inputs, False))
             return sum(parts)
-        whole, losses, rounding = self._both(model, inputs)
+        whole, losses, rounding = self._losses_and_rounding(model, inputs)
         excess = self._plan.excess
         correction = self._excess([losses], [rounding])[0] if excess is None else excess[index]
         return whole + (correction.to(losses) * losses).sum()
 
-    def _both(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """TRL's loss of a micro-batch; that of each pair alone from the same forward, ``[B]``; its rounding, ``[B]``.
+    def _losses_and_rounding(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """As :meth:`_losses`, with the rounding of each pair's loss, ``[B]``, in place of the reference's.
 
         The slopes of a loss by the reference's log-probabilities are minus those by the policy's, which TRL hides.
         """
+        whole, losses, references = self._losses(model, inputs)
+        with torch.enable_grad():
+            slopes = torch.autograd.grad(losses.sum(), references, retain_graph=True, allow_unused=True)
+        logps = torch.cat(references).detach()
+        tokens = inputs["completion_mask"].sum(1)
+        rows_off = logp_rounding(logps, tokens, self._precision(model), logps.dtype)
+        slope = torch.cat([torch.zeros_like(losses) if part is None else part for part in slopes])
+        return whole, losses, of_pairs(slope.abs() * rows_off)
+
+    def _losses(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """TRL's loss of a micro-batch; that of each pair alone from the same forward, ``[B]``, and the reference's
+        log-probabilities by which these can be differentiated, of chosen and of rejected replies, ``[B]`` each."""
         recorder, size = _Recorder(model), len(inputs["ref_chosen_logps"])
         with self._precomputed():
             whole = super()._compute_loss(recorder, dict(inputs), False)
             references = [inputs[name].detach().requires_grad_() for name in REFERENCES]
-            known, losses = dict(inputs) | dict(zip(REFERENCES, references, strict=True)), []
+            columns, losses = dict(inputs) | dict(zip(REFERENCES, references, strict=True)), []
             with self._silent(), torch.enable_grad():
                 for pair in range(size):
                     rows = [pair, size + pair]
-                    alone = {name: value[rows if len(value) == 2 * size else [pair]] for name, value in known.items()}
+                    alone = {name: value[rows if len(value) == 2 * size else [pair]] for name, value in columns.items()}
                     losses.append(super()._compute_loss(recorder.rows(rows), alone, False))
                 each = torch.stack(losses)
-                slopes = torch.autograd.grad(each.sum(), references, retain_graph=True, allow_unused=True)
-        logps = torch.cat(references).detach()
-        tokens = inputs["completion_mask"].sum(1)
-        rows_off = logp_rounding(logps, tokens, self._precision(model), logps.dtype)
-        slope = torch.cat([torch.zeros(size).to(logps) if part is None else part for part in slopes])
-        return whole, each, of_pairs(slope.abs() * rows_off)
+        return whole, each, references
 
     def _precision(self, model: nn.Module) -> torch.dtype:
         """Of the forward, in which alone accelerate casts."""
@@ -194,15 +201,15 @@ class RobustDPOTrainer(DPOTrainer):
     @contextlib.contextmanager
     def _silent(self) -> Iterator[None]:
         """What is computed here is not counted among the metrics, nor are losses that do not belong to pairs."""
-        metrics = {mode: {name: list(v) for name, v in found.items()} for mode, found in self._metrics.items()}
+        metrics = {mode: {name: list(v) for name, v in of_mode.items()} for mode, of_mode in self._metrics.items()}
         tokens, auxiliary = self._total_train_tokens, self.aux_loss_enabled
         self.aux_loss_enabled = False
         try:
             yield
         finally:
-            for mode, found in self._metrics.items():
-                found.clear()
-                found.update(metrics[mode])
+            for mode, of_mode in self._metrics.items():
+                of_mode.clear()
+                of_mode.update(metrics[mode])
             self._total_train_tokens, self.aux_loss_enabled = tokens, auxiliary
 
     def _note(self, values: Mapping[str, float]) -> None:

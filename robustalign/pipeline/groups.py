@@ -173,13 +173,13 @@ class GroupStage:
         key = self.key | self.training_key | {"method": method, "groups": groups.membership.shape[1]}
 
         def build(target: Path) -> None:
-            found = []
+            attainable = []
             for column in groups.membership.T:
                 rows = self._rows(steps, column if column.any() else None)
                 objective = build_objective(method)
                 losses = first_run(self._policy(), rows, objective, self.config.trainer, steps=steps, pad=pad)
-                found.append(float(np.nanmean(losses[-max(1, steps // LAST_QUARTER) :])))
-            (target / "attainable.json").write_text(json.dumps(found) + "\n")
+                attainable.append(float(np.nanmean(losses[-max(1, steps // LAST_QUARTER) :])))
+            (target / "attainable.json").write_text(json.dumps(attainable) + "\n")
 
         folder = self.stages.cache.get("attainable", key, build)
         return list(json.loads((folder / "attainable.json").read_text()))
@@ -196,7 +196,7 @@ class GroupStage:
     def to_read(self, groups: PairGroups) -> pd.DataFrame:
         """Pairs of each group, drawn in proportion to membership."""
         rng, texts = np.random.default_rng(self.config.seed), self.candidates.table["replies"][:]
-        prompts, parts = self.candidates.asked, []
+        prompts, parts = self.candidates.prompt_texts, []
         for k, name in enumerate(groups.evidence.names if not groups.dismissed else ("all",)):
             weight = groups.membership[:, k]
             count = min(TO_READ, int((weight > 0).sum()))
@@ -220,10 +220,10 @@ def pair_columns(stages: Stages, pairs: Pairs, candidates: Candidates) -> dict[s
         for p, c, r in zip(pairs.prompt.tolist(), pairs.chosen.tolist(), pairs.rejected.tolist(), strict=True)
     ]
     names = np.array([component.name for component in stages.shift.components])
-    carried = {name: values[pairs.prompt] for name, values in candidates.columns.items()}
+    columns = {name: values[pairs.prompt] for name, values in candidates.columns.items()}
     if pairs.soft_label is not None:
-        carried["vote_share"] = pairs.soft_label
-    return carried | {
+        columns["vote_share"] = pairs.soft_label
+    return columns | {
         "population": names[pairs.annotator],
         "group": np.array(candidates.table["group"][:], dtype=str)[pairs.prompt],
         "reference_margin": chosen - rejected,

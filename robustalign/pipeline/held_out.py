@@ -16,7 +16,7 @@ from robustalign.evaluation.generated import generated_cells
 from robustalign.evaluation.implicit import HeldOutPairs
 from robustalign.evaluation.metrics import Cell
 from robustalign.pipeline.people import SplitPeople
-from robustalign.pipeline.stages import Stages
+from robustalign.pipeline.stages import Stages, evaluation_sampling
 
 
 class HeldOut:
@@ -44,7 +44,7 @@ class HeldOut:
         self.people = SplitPeople(self.candidates, pairs, self.shift, unit, evaluation) if chosen_by_people else None
 
     @cached_property
-    def asked(self) -> Candidates:
+    def each_prompt(self) -> Candidates:
         """The candidates with each prompt once, however many comparisons of its replies there are."""
         if self.config.dataset.source != "preferences":
             return self.candidates
@@ -61,7 +61,7 @@ class HeldOut:
 
     def sample(self, prompts: int = 20) -> pd.DataFrame:
         """Replies to the first prompts, beside the last turn of each prompt, for people to read."""
-        prompt_texts = self.asked.asked[:prompts]
+        prompt_texts = self.each_prompt.prompt_texts[:prompts]
         rows = [(self.split, p, text) for p, texts in zip(prompt_texts, self.replies, strict=False) for text in texts]
         return pd.DataFrame(rows, columns=["split", "prompt", "reply"])
 
@@ -93,11 +93,11 @@ class HeldOut:
             policy,
             self.stages.reference,
             self.stages.encoder,
-            self.asked,
+            self.each_prompt,
             self.shift.judges,
             self.stages.score,
             replies=self.config.evaluation.replies,
-            sampling=self.config.dataset.sampling,
+            sampling=evaluation_sampling(self.config),
             seed=seed,
             shrink=shrink,
             batch_size=self.config.evaluation.batch_size,

@@ -133,10 +133,10 @@ def scorer(name: str, spec: Mapping[str, Any], memory: Path | None = None) -> di
     except ValueError as error:
         raise ConfigError(f"reward.{name}.path", str(error).removeprefix("path: ")) from error
     files = fingerprints.of_options(there, memory)
-    found: dict[str, Any] = {"options": dict(spec), "files": files, "code": code(name, spec)}
+    facts: dict[str, Any] = {"options": dict(spec), "files": files, "code": code(name, spec)}
     if "path" in spec and "path" not in files and "." not in str(spec["scorer"]):  # a scorer that ships
-        found["commit"] = _commit(str(spec["path"]), spec.get("revision"), f"reward.{name}.path")
-    return found
+        facts["commit"] = _commit(str(spec["path"]), spec.get("revision"), f"reward.{name}.path")
+    return facts
 
 
 def code(name: str, spec: Mapping[str, Any]) -> dict[str, Any]:

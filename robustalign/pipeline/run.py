@@ -19,6 +19,7 @@ from robustalign.evaluation.controls import REFERENCE, Control, Kind, at_step, s
 from robustalign.evaluation.run_away import ran_away
 from robustalign.evaluation.targets import Cells, evaluate_targets, per_prompt
 from robustalign.files import replacing
+from robustalign.pipeline import fine_tuned
 from robustalign.pipeline.account import tell_pairs, tell_splits
 from robustalign.pipeline.between_steps import Steps
 from robustalign.pipeline.held_out import HeldOut
@@ -111,7 +112,7 @@ class Computation:
             self.prepared = prepare(self.stages, self.objective, self.train_candidates) if trains else None
             self.objective = self.prepared.objective if self.prepared else self.objective
         if distributed.rank() == 0:
-            self.journal.metrics(0, row_counts)
+            self.journal.metrics(0, row_counts | fine_tuned.figures(Path(self.stages.model_path)))
             self.report_shift()
             if self.prepared:
                 self.report_pairs(self.prepared)
@@ -234,11 +235,11 @@ class Computation:
         """Every target's metrics on every split, to the journal and to ``results/``; the log-ratios of each split."""
         generate = self.config.evaluation.generate
         certificates: list[pd.DataFrame] = []
-        found: dict[str, np.ndarray] = {}
+        logratios: dict[str, np.ndarray] = {}
         control = at_step(step, self.config.trainer.steps)
         policy.eval()
         for split, held_out in self.held_out.items():
-            found[split] = ratios = held_out.logratios(policy)
+            logratios[split] = ratios = held_out.logratios(policy)
             cells = held_out.cells(ratios)
             if generate == "always" or (final and generate == "end"):
                 cells |= held_out.generated(policy, self.config.seed)
@@ -247,10 +248,10 @@ class Computation:
                 certificates.append(held_out.certificates(ratios))
         if final:
             self.save_table(pd.concat(certificates, ignore_index=True), "certificates.csv")
-            self.record_people(found)
+            self.record_people(logratios)
         if final and generate != "never":
             self.save_table(pd.concat([held_out.sample() for held_out in self.held_out.values()]), "replies.csv")
-        return found
+        return logratios
 
     def record_people(self, logratios: Mapping[str, np.ndarray]) -> None:
         """What is told of the people who chose: ``people.csv``, and ``reliability.csv`` with the calibration's bins."""
@@ -258,12 +259,12 @@ class Computation:
         if not of_splits:
             return
         beta, step = self.objective.beta, self.config.trainer.steps
-        told, bins = [], []
+        tables, bins = [], []
         for split, people in of_splits.items():
-            found, reliability = people.tables(logratios[split], beta)
-            told.append(found.assign(split=split, step=step))
+            table_of_split, reliability = people.tables(logratios[split], beta)
+            tables.append(table_of_split.assign(split=split, step=step))
             bins.append(reliability.assign(split=split, step=step))
-        table = pd.concat(told, ignore_index=True)
+        table = pd.concat(tables, ignore_index=True)
         self.save_table(table[list(PEOPLE)], "people.csv")
         self.save_table(pd.concat(bins, ignore_index=True), "reliability.csv")
         values = zip(table["split"], table["target"], table["metric"], table["value"], strict=True)
@@ -325,8 +326,8 @@ class Computation:
         self.journal.tags({"device": str(device(self.config))} | pairs)
         for kind, merged in (("prompts", "prompts.parquet"), ("targets", TABLE)):
             parts = sorted((self.folder.results / kind).glob(f"*{Path(merged).suffix}"))
-            read = pd.read_parquet if kind == "prompts" else pd.read_csv
-            whole = pd.concat([read(part) for part in parts], ignore_index=True)
+            reader = pd.read_parquet if kind == "prompts" else pd.read_csv
+            whole = pd.concat([reader(part) for part in parts], ignore_index=True)
             if merged == TABLE and (far := ran_away(whole, self.config.evaluation.max_kl)):
                 self.journal.tags({"ran_away": f"KL {far:.3g} nats a reply"})
             self.save_table(whole, merged)

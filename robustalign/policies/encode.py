@@ -87,6 +87,11 @@ class Encoder:
         text = str(self.tokenizer.decode(body, skip_special_tokens=True, clean_up_tokenization_spaces=False))
         return text.removeprefix(self._blank)
 
+    def beginning(self, text: str, tokens: int) -> str:
+        """The first so many tokens of a text, as text without a broken character at its end."""
+        ids = self._ids(self.quoting.quoted(text))[:tokens]
+        return str(self.tokenizer.decode(ids, clean_up_tokenization_spaces=False)).rstrip("\ufffd")
+
     @cached_property
     def _turn_end(self) -> tuple[str, str, int]:
         """What the template writes behind a reply: before its end token, from there on; and the token's id.
@@ -164,10 +169,10 @@ class Encoder:
         if self.tokenizer.chat_template is None:
             return frozenset()
         try:
-            prompt_text, answered = self._template(PROBE[:1], False), self._template(PROBE, False)
+            prompt_text, whole_text = self._template(PROBE[:1], False), self._template(PROBE, False)
         except Unrenderable:
             return frozenset()
-        around = prompt_text + answered.rpartition(PROBE[1]["content"])[2]
+        around = prompt_text + whole_text.rpartition(PROBE[1]["content"])[2]
         names = (str(token) for token in self._added.values())
         return frozenset(name for name in names if name.strip() and name in around)
 

@@ -133,14 +133,14 @@ def trees_of(rows: Rows) -> tuple[list[list[int]], list[int]]:
 
 def _first_fit(lengths: Sequence[int], width: int) -> tuple[list[tuple[int, int]], tuple[int, int]]:
     """First-fit packing, the longest item first: line and column of each item, the number of lines and their width."""
-    places, used = [(0, 0)] * len(lengths), list[int]()
+    places, widths = [(0, 0)] * len(lengths), list[int]()
     for item in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        line = next((i for i, used_width in enumerate(used) if used_width + lengths[item] <= width), len(used))
-        if line == len(used):
-            used.append(0)
-        places[item] = (line, used[line])
-        used[line] += lengths[item]
-    return places, (len(used), max(used))
+        line = next((i for i, width_so_far in enumerate(widths) if width_so_far + lengths[item] <= width), len(widths))
+        if line == len(widths):
+            widths.append(0)
+        places[item] = (line, widths[line])
+        widths[line] += lengths[item]
+    return places, (len(widths), max(widths))
 
 
 def _visible(owner: Tensor, branch: Tensor) -> Tensor:

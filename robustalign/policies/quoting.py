@@ -37,11 +37,11 @@ class Quoting:
 
     def quoted(self, text: str) -> str:
         """The text with another name in the place of every special token that it spells."""
-        return self._special.sub(lambda found: self._quotes[found[0]], text)
+        return self._special.sub(lambda match: self._quotes[match[0]], text)
 
     def plain(self, text: str) -> str:
         """The text as it was before it was quoted."""
-        return self._quote.sub(lambda found: self._tokens[int(found[1])], text)
+        return self._quote.sub(lambda match: self._tokens[int(match[1])], text)
 
     def ids(self, text: str) -> list[int]:
         """Ids of rendered text: special tokens are read, quoted ones are letters.
@@ -51,7 +51,7 @@ class Quoting:
         """
         if self._mark not in text:
             return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
-        renamed = self._special.sub(lambda found: self._names[found[0]], text)
+        renamed = self._special.sub(lambda match: self._names[match[0]], text)
         return list(self._renamed.encode(self.plain(renamed), add_special_tokens=False).ids)
 
     @cached_property

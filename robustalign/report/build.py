@@ -140,8 +140,8 @@ class _Report:
                     away = f"{point.label} with seed {seed} ran away: KL {far:.3g} nats a reply from the reference"
                     self.setting.warnings.append(away)
             for metrics, seeds in broken.items():
-                known = f"{point.label} with seed {', '.join(seeds)} has no number for {metrics}"
-                self.setting.warnings.append(f"{known}: its means are not numbers")
+                gap = f"{point.label} with seed {', '.join(seeds)} has no number for {metrics}"
+                self.setting.warnings.append(f"{gap}: its means are not numbers")
         if unknown := self.measures.unknown_metrics():
             self.setting.warnings.append(f"no metric of this version is called {', '.join(unknown)}: left out")
         if lacking := undrawable("".join([*(point.label for point in self.setting.points), *self.measures.targets()])):
@@ -179,10 +179,10 @@ class _Report:
         assert self.comparison is not None
         if not self.measures.has_split("validation") or not self.setting.robust:
             return []
-        made = choose(self.comparison, self.measures.metrics())
-        self.setting.warnings += unequal_rules(made)
-        tables.write_csv(choices_csv(made), self.folder / "choices.csv")
-        return [self._part("chosen without the test population", choices_table(made), CHOSEN, texts)]
+        choices = choose(self.comparison, self.measures.metrics())
+        self.setting.warnings += unequal_rules(choices)
+        tables.write_csv(choices_csv(choices), self.folder / "choices.csv")
+        return [self._part("chosen without the test population", choices_table(choices), CHOSEN, texts)]
 
     def _certified(self, texts: list[str]) -> list[Part]:
         table = certified(self.certificates, self.setting)
@@ -206,9 +206,9 @@ class _Report:
         """Draw the pictures. Returns the parts of the page."""
         parts = []
         with drawing():
-            drawn = [(kind, method, figure) for kind, method, figure in self._figures() if figure is not None]
-            names = in_file_names([f"{kind}_{method}" if method else kind for kind, method, _ in drawn])
-            for name, (kind, method, figure) in zip(names, drawn, strict=True):
+            figures = [(kind, method, figure) for kind, method, figure in self._figures() if figure is not None]
+            names = in_file_names([f"{kind}_{method}" if method else kind for kind, method, _ in figures])
+            for name, (kind, method, figure) in zip(names, figures, strict=True):
                 heading, caption = CAPTIONS[kind]
                 parts.append(Part(f"{heading} {method}".strip(), caption, picture=save(figure, self.folder, name)))
         return parts

@@ -44,11 +44,11 @@ def _rows(measures: Measures, point: Point, split: str) -> list[dict[str, object
     losses = measures.values(Policy(point.label), LOSS, split)
     rows = []
     for key, block in every[every["split"] == split].groupby(KEYS, sort=False):
-        named = dict(zip(KEYS, key, strict=True))
-        at_target = named["target"] and read_control(named["control"]) == TRAINED and losses is not None
-        realised = losses.estimate(str(named["target"])) if at_target and losses is not None else Estimate.missing()
+        fields = dict(zip(KEYS, key, strict=True))
+        at_target = fields["target"] and read_control(fields["control"]) == TRAINED and losses is not None
+        realised = losses.estimate(str(fields["target"])) if at_target and losses is not None else Estimate.missing()
         slack = _of(block["value"] - block["realised"]).within(0.0, math.inf) if at_target else Estimate.missing()
-        row: dict[str, object] = {"label": point.label, "method": point.method, **named}
+        row: dict[str, object] = {"label": point.label, "method": point.method, **fields}
         row |= _over_seeds_and_prompts(block).columns("certificate")
         row |= realised.columns("realised") | slack.columns("slack")
         rows.append(row | {"seeds": len(block), "pairs": int(block["n"].iloc[0])})

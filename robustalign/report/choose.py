@@ -54,7 +54,7 @@ class Choice:
 def choose(comparison: Comparison, metrics: Sequence[Metric], tolerance: float = 0.01) -> list[Choice]:
     """Every rule's choice for every method, metric by metric."""
     sample = sample_radius(comparison)
-    made = []
+    choices = []
     for metric in metrics:
         for method, points in comparison.setting.families().items():
             candidates = [comparison.dpo, *points]
@@ -63,18 +63,18 @@ def choose(comparison: Comparison, metrics: Sequence[Metric], tolerance: float =
                 "confidence": confidence_rule(comparison, candidates, sample),
                 "leave_one_out": leave_one_out(comparison, candidates, metric),
             }
-            made += [_choice(comparison, method, metric, rule, candidates, *outcomes[rule]) for rule in RULES]
-    return made
+            choices += [_choice(comparison, method, metric, rule, candidates, *outcomes[rule]) for rule in RULES]
+    return choices
 
 
-def unequal_rules(made: Sequence[Choice]) -> list[str]:
+def unequal_rules(choices: Sequence[Choice]) -> list[str]:
     """A warning for each rule that chose for some methods and could not for others."""
     warnings = []
     for rule in RULES:
-        chosen = {choice.method: choice.chosen is not None for choice in made if choice.rule == rule}
+        chosen = {choice.method: choice.chosen is not None for choice in choices if choice.rule == rule}
         if len(set(chosen.values())) < 2:
             continue
-        yes, no = (", ".join(name for name, able in chosen.items() if able is wanted) for wanted in (True, False))
+        yes, no = (", ".join(name for name, able in chosen.items() if able is yes_or_no) for yes_or_no in (True, False))
         warnings.append(f"selection rules differ: {rule} chooses for {yes}, not for {no}; do not compare these by it")
     return warnings
 
@@ -165,17 +165,17 @@ def least_divergence(losses: np.ndarray, mean: float) -> float:
     The weights are an exponential tilt; its rate solves for the mean by bisection.
     """
     centred = losses - losses.mean()
-    wanted, scale = mean - losses.mean(), float(losses.std())
-    if scale == 0 or wanted == 0:
+    needed, scale = mean - losses.mean(), float(losses.std())
+    if scale == 0 or needed == 0:
         return 0.0
-    if not centred.min() < wanted < centred.max():
+    if not centred.min() < needed < centred.max():
         return float(np.log(len(losses)))
     low, high = -1e3 / scale, 1e3 / scale
     for _ in range(80):
         rate = (low + high) / 2
         weights = np.exp(rate * centred - (rate * centred).max())
         weights /= weights.sum()
-        low, high = (rate, high) if weights @ centred < wanted else (low, rate)
+        low, high = (rate, high) if weights @ centred < needed else (low, rate)
     return float((weights[weights > 0] * np.log(weights[weights > 0] * len(losses))).sum())
 
 
@@ -189,9 +189,9 @@ def _choice(
     why: str,
 ) -> Choice:
     worst = {point.label: _score(comparison, point, metric, "worst", "test") for point in candidates}
-    known = {label: value for label, value in worst.items() if value is not None}
-    hindsight = max(known, key=lambda label: known[label], default=None)
-    if chosen is None or hindsight is None or chosen.label not in known:
+    values = {label: value for label, value in worst.items() if value is not None}
+    hindsight = max(values, key=lambda label: values[label], default=None)
+    if chosen is None or hindsight is None or chosen.label not in values:
         return Choice(method, metric, rule, None, why, None, None, None, hindsight, len(candidates))
     claim = comparison.claim(chosen, metric)
     regret = comparison.gain(Policy(hindsight), Policy(chosen.label), metric, "worst")
@@ -234,10 +234,10 @@ def _divergence(point: Point) -> float:
     return float(np.mean(last)) if last else 0.0
 
 
-def choices_table(made: Sequence[Choice]) -> pd.DataFrame:
+def choices_table(choices: Sequence[Choice]) -> pd.DataFrame:
     """The choices as text for people."""
     rows = []
-    for choice in made:
+    for choice in choices:
         row = {
             "method": choice.method,
             "metric": str(choice.metric),
@@ -252,10 +252,10 @@ def choices_table(made: Sequence[Choice]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def choices_csv(made: Sequence[Choice]) -> pd.DataFrame:
+def choices_csv(choices: Sequence[Choice]) -> pd.DataFrame:
     """The choices for machines, one row each."""
     rows = []
-    for choice in made:
+    for choice in choices:
         row: dict[str, object] = {"method": choice.method, "metric": choice.metric.name, "rule": choice.rule}
         row |= {"chosen": choice.chosen, "reason": choice.reason}
         for name in ("nominal", "worst", "regret"):

@@ -86,8 +86,8 @@ class Claim:
             estimate = getattr(self, kind)
             return 1.0 if estimate is None else estimate.p
         tests = [self.worst, *(getattr(self, name) for name in CONTROLS)]
-        made = [test for test in tests if test is not None]
-        return max(test.p if test.value > 0 else 1.0 for test in made) if self.worst is not None else 1.0
+        tests_made = [test for test in tests if test is not None]
+        return max(test.p if test.value > 0 else 1.0 for test in tests_made) if self.worst is not None else 1.0
 
     def clear(self, kind: str) -> bool:
         """Whether the verdict of a kind holds after correction, if nothing is missing for one."""

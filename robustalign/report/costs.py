@@ -30,8 +30,8 @@ def costs_table(setting: Setting, histories: pd.DataFrame) -> pd.DataFrame:
     """
     later = histories[histories["step"] > WARM_UP]
     seconds = later[later["name"] == "cost/step_seconds"].groupby("run_id")["value"].median().to_dict()
-    used = histories[(histories["name"] == "cost/memory_bytes") & (histories["step"] <= _undisturbed(setting))]
-    memory = (used.groupby("run_id")["value"].max() / GB).to_dict()
+    memory_rows = histories[(histories["name"] == "cost/memory_bytes") & (histories["step"] <= _undisturbed(setting))]
+    memory = (memory_rows.groupby("run_id")["value"].max() / GB).to_dict()
     rows = []
     for point in setting.points:
         row: dict[str, Any] = {"label": point.label, "method": point.method, "seeds": len(point.seeds)}
@@ -92,5 +92,5 @@ def _ratio(point: Point, dpo: Point | None, values: dict[str, float]) -> Estimat
     if dpo is None:
         return Estimate.missing()
     pairs = [(point.runs[seed].run_id, dpo.runs[seed].run_id) for seed in point.seeds if seed in dpo.runs]
-    ratios = [values[ours] / values[theirs] for ours, theirs in pairs if ours in values and theirs in values]
+    ratios = [values[one] / values[other] for one, other in pairs if one in values and other in values]
     return statistics.of_seeds(np.array(ratios)) if ratios else Estimate.missing()

@@ -20,11 +20,11 @@ def headline(setting: Setting, claims: Sequence[Claim]) -> pd.DataFrame:
         if not of_point:
             continue
         first = of_point[0]
-        told = {
+        cells = {
             f"worst-case {first.metric} - dpo's": text(first.worst, sign=True, digits=2),
             "beyond a smaller step": text(first.shrinkage, sign=True, digits=2),
             "nominal - dpo's": text(first.nominal, sign=True, digits=2),
             "way to the oracle": percent(first.gap_closed) if first.gap_closed and not point.oracle else "-",
         }
-        rows.append({"": point.label, **told, "verdict": verdict_of(point, of_point)})
+        rows.append({"": point.label, **cells, "verdict": verdict_of(point, of_point)})
     return pd.DataFrame(rows)

@@ -13,6 +13,7 @@ from functools import cache, lru_cache
 import numpy as np
 import pandas as pd
 
+from robustalign.config import RESERVED_TARGETS
 from robustalign.evaluation.controls import TRAINED, Control, read_control
 from robustalign.evaluation.metrics import METRICS, WHOLE, Metric
 from robustalign.evaluation.targets import by_target
@@ -23,7 +24,6 @@ from robustalign.report.settings import Point, Setting
 from robustalign.report.statistics import Estimate
 
 KEYS = ["control", "split", "step", "metric", "component"]
-SUMMARIES = ("nominal", "worst", "area")  # of the targets, and so none of them
 Components = dict[str, tuple[np.ndarray, np.ndarray]]  # by name: totals [P] and counts [P]
 
 
@@ -70,12 +70,12 @@ class Values:
 
         That of ``worst`` holds although the worst target was picked (``robustalign.evaluation.worst``).
         """
-        found = statistics.estimate(self.of(target), self.prompts)
-        alone = [name for name in self.targets if name not in SUMMARIES]
-        if target == "worst" and self.targets != (WHOLE,) and len(alone) > 1:
+        estimate = statistics.estimate(self.of(target), self.prompts)
+        alone = [name for name in self.targets if name not in RESERVED_TARGETS]
+        if target == "worst" and len(alone) > 1:
             means = np.stack([statistics.seed_means(self.of(name)) for name in alone], -1)
-            found = found.picked(*worst_interval(means, self.better, statistics.CONFIDENCE))
-        return found.within(*self.bounds)
+            estimate = estimate.picked(*worst_interval(means, self.better, statistics.CONFIDENCE))
+        return estimate.within(*self.bounds)
 
 
 class Measures:
@@ -126,16 +126,16 @@ class Measures:
         """None if not every run of the point has it."""
         point = self.setting.point(policy.point)
         blocks = [cells(point.runs[seed]).get((policy.control, split, metric.name)) for seed in point.seeds]
-        known = [block for block in blocks if block is not None]
-        if not known or len(known) < len(blocks):
+        present = [block for block in blocks if block is not None]
+        if not present or len(present) < len(blocks):
             return None
-        names = tuple(known[0])
-        total, count = (np.stack([[block[name][part] for name in names] for block in known]) for part in (0, 1))
+        names = tuple(present[0])
+        total, count = (np.stack([[block[name][part] for name in names] for block in present]) for part in (0, 1))
         weights = prompt_weights(total.shape[-1], self.draws)
         by_component = np.moveaxis(metric.over_prompts(total, count, weights), -1, 0)  # [C, 1 + D, S]
         worth = by_target(dict(zip(names, by_component, strict=True)), self.setting.shift, metric)
-        draws, used = np.stack(list(worth.values()), -1), int((count.sum((0, 1)) > 0).sum())
-        return Values(draws, point.seeds, tuple(worth), used, (metric.low, metric.high), metric.better)
+        draws, prompts = np.stack(list(worth.values()), -1), int((count.sum((0, 1)) > 0).sum())
+        return Values(draws, point.seeds, tuple(worth), prompts, (metric.low, metric.high), metric.better)
 
 
 def _range(numbers: list[int]) -> str:

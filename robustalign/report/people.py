@@ -32,8 +32,8 @@ def people_table(setting: Setting, split: str = "test") -> pd.DataFrame:
 
 
 def _row(point: Point, split: str) -> dict[str, str]:
-    told = _read(point, FILE, split)
-    if told.empty:
+    table = _read(point, FILE, split)
+    if table.empty:
         return {}
     targets = pd.concat([run.targets for _, run in sorted(point.runs.items())])
     worst = targets[(targets["control"] == str(TRAINED)) & (targets["split"] == split) & (targets["target"] == "worst")]
@@ -44,7 +44,7 @@ def _row(point: Point, split: str) -> dict[str, str]:
         ("calibration error, nominal", "nominal", "calibration"),
         ("people agree, nominal", "nominal", "agreement"),
     ):
-        row[name] = text(over_seeds(told[(told["target"] == target) & (told["metric"] == metric)]))
+        row[name] = text(over_seeds(table[(table["target"] == target) & (table["metric"] == metric)]))
     return row
 
 
@@ -78,8 +78,8 @@ def reliability(point: Point, split: str = "test") -> pd.DataFrame:
 
 def _read(point: Point, name: str, split: str) -> pd.DataFrame:
     files = [run.files / "results" / name for _, run in sorted(point.runs.items())]
-    found = [pd.read_csv(file) for file in files if file.is_file()]
-    frame = pd.concat(found, ignore_index=True) if found else pd.DataFrame()
+    tables = [pd.read_csv(file) for file in files if file.is_file()]
+    frame = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
     return frame[frame["split"] == split] if len(frame) else frame
 
 
@@ -89,12 +89,12 @@ def paragraph(setting: Setting, metrics: Sequence[str]) -> str:
     if not tables:
         return ""
     first = tables[0]
-    found = first[(first["metric"] == "agreement") & first["value"].notna()].drop_duplicates("target")
+    ceilings = first[(first["metric"] == "agreement") & first["value"].notna()].drop_duplicates("target")
     lines = ["", "**People**", ""]
-    if len(found):
-        told = ", ".join(f"{row.target} {text(_of(row))}" for row in found.itertuples())
+    if len(ceilings):
+        in_words = ", ".join(f"{row.target} {text(_of(row))}" for row in ceilings.itertuples())
         lines.append(
-            f"- Two people agree on the same item in: {told}. Accuracies are to be read beside it; it is no bound."
+            f"- Two people agree on the same item in: {in_words}. Accuracies are to be read beside it; it is no bound."
         )
     else:
         lines.append("- No item was judged twice: how well people agree with one another is unknown.")

@@ -167,8 +167,8 @@ def _point_config(run: Run) -> Mapping[str, Any]:
     if run.method.get("scope") == "microbatch":
         trainer["micro_batch_size"] = run.config["trainer"]["micro_batch_size"]
     groups = run.config.get("groups") or {}
-    found = {} if groups.get("method", "none") == "none" else {"groups": groups}
-    return {"method": run.method, "trainer": trainer, **found}
+    grouping = {} if groups.get("method", "none") == "none" else {"groups": groups}
+    return {"method": run.method, "trainer": trainer, **grouping}
 
 
 def _distinct(names: Sequence[Mapping[str, str]]) -> list[str]:
@@ -210,8 +210,8 @@ def _seeds(setting: Setting) -> Iterator[str]:
     counts = {point.label: len(point.seeds) for point in setting.points}
     few = {label: count for label, count in counts.items() if count < FEW_SEEDS}
     if few:
-        listed = _some([f"{label} ({count})" for label, count in few.items()])
-        yield f"fewer than {FEW_SEEDS} seeds stand behind {listed}: too few for a claim about reward"
+        in_words = _some([f"{label} ({count})" for label, count in few.items()])
+        yield f"fewer than {FEW_SEEDS} seeds stand behind {in_words}: too few for a claim about reward"
     if any(count == 1 for count in counts.values()):
         yield "with one seed an interval tells of the prompts alone, not of another training"
     if setting.baseline is None:
@@ -227,12 +227,12 @@ def _seeds(setting: Setting) -> Iterator[str]:
 def _scales(setting: Setting) -> Iterator[str]:
     sizes = {point.label: point.trainer.get("batch_size") for point in setting.points}
     if len(set(sizes.values())) > 1:
-        listed = ", ".join(f"{label} N={size}" for label, size in sizes.items())
-        yield f"batch sizes differ ({listed}): a radius means another worst case at another N"
+        in_words = ", ".join(f"{label} N={size}" for label, size in sizes.items())
+        yield f"batch sizes differ ({in_words}): a radius means another worst case at another N"
     betas = {point.label: point.beta for point in setting.points}
     if len(set(betas.values())) > 1:
-        listed = ", ".join(f"{label} {_show(beta)}" for label, beta in betas.items())
-        yield f"beta differs ({listed}): losses have different scales; compare reward, accuracy and KL"
+        in_words = ", ".join(f"{label} {_show(beta)}" for label, beta in betas.items())
+        yield f"beta differs ({in_words}): losses have different scales; compare reward, accuracy and KL"
     steps = {point.label: point.last_step for point in setting.points}
     if len(set(steps.values())) > 1:
         yield "numbers of steps differ: " + ", ".join(f"{label} {count}" for label, count in steps.items())
@@ -242,9 +242,9 @@ def _budgets(setting: Setting) -> Iterator[str]:
     budgets = {"dpo": plain} if (plain := sum(point.plain for point in setting.points)) else {}
     budgets |= {method: len(points) for method, points in setting.families().items()}
     if len(set(budgets.values())) > 1:
-        listed = ", ".join(f"{method} {count}" for method, count in budgets.items())
+        in_words = ", ".join(f"{method} {count}" for method, count in budgets.items())
         chances = "more points are more chances to be the best, unless a rule chooses"
-        yield f"tuning budgets differ (points tried: {listed}): {chances}"
+        yield f"tuning budgets differ (points tried: {in_words}): {chances}"
 
 
 def _controls(setting: Setting) -> Iterator[str]:
@@ -271,8 +271,8 @@ def _key(value: Any) -> str:
 
 
 def _some(names: Iterable[str]) -> str:
-    listed = list(names)
-    return ", ".join(listed[:6]) + (f" and {len(listed) - 6} more" if len(listed) > 6 else "")
+    every = list(names)
+    return ", ".join(every[:6]) + (f" and {len(every) - 6} more" if len(every) > 6 else "")
 
 
 def _show(value: Any) -> str:

@@ -238,9 +238,11 @@ def probability_of_improvement(
         return (greater + 0.5 * equal).mean((-2, -1))
 
     rng = np.random.default_rng(2)
-    drawn = [share(_resampled(a, draws, rng), _resampled(b, draws, rng)) for a, b in zip(ours, theirs, strict=True)]
+    draws_of_tasks = [
+        share(_resampled(a, draws, rng), _resampled(b, draws, rng)) for a, b in zip(ours, theirs, strict=True)
+    ]
     value = float(np.mean([share(a, b) for a, b in zip(ours, theirs, strict=True)]))
-    return (value, *interval(np.mean(drawn, axis=0), confidence))
+    return (value, *interval(np.mean(draws_of_tasks, axis=0), confidence))
 
 
 def interquartile_mean(
@@ -253,8 +255,8 @@ def interquartile_mean(
     if not all(np.isfinite(task).all() for task in tasks):
         return math.nan, math.nan, math.nan
     rng = np.random.default_rng(3)
-    drawn = np.concatenate([_resampled(task, draws, rng) for task in tasks], axis=1)
-    return (float(_middle(np.concatenate(tasks))), *interval(_middle(drawn), confidence))
+    draws_of_tasks = np.concatenate([_resampled(task, draws, rng) for task in tasks], axis=1)
+    return (float(_middle(np.concatenate(tasks))), *interval(_middle(draws_of_tasks), confidence))
 
 
 def _resampled(values: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:

@@ -54,10 +54,10 @@ def has_kl_radius(method: Mapping[str, Any]) -> bool:
 def columns_of(method: Mapping[str, Any]) -> dict[str, Any]:
     """The columns of tables that say how strong a method is: its knob and the value, and other numbers it may have."""
     strength = strength_of(method)
-    known = {"knob": "", "knob_value": math.nan}
+    knob = {"knob": "", "knob_value": math.nan}
     if strength is not None:
-        known = {"knob": strength.knob.field, "knob_value": strength.value}
-    return known | {key: _number(method.get(key)) for key in ("radius", "temperature", "beta")}
+        knob = {"knob": strength.knob.field, "knob_value": strength.value}
+    return knob | {key: _number(method.get(key)) for key in ("radius", "temperature", "beta")}
 
 
 def _number(value: Any) -> float:

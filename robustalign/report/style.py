@@ -68,10 +68,10 @@ class Look:
 
     def __init__(self, setting: Setting) -> None:
         self._rank: dict[str, int] = {}
-        seen: dict[str, int] = {}
+        count: dict[str, int] = {}
         for point in setting.points:
-            self._rank[point.label] = seen.get(point.method, 0)
-            seen[point.method] = self._rank[point.label] + 1
+            self._rank[point.label] = count.get(point.method, 0)
+            count[point.method] = self._rank[point.label] + 1
 
     def line(self, point: Point) -> dict[str, Any]:
         """Colour, line and label for ``plot``."""
@@ -143,9 +143,9 @@ def note(figure: Figure, text: str) -> None:
 
 def save(figure: Figure, folder: Path, name: str) -> Path:
     """The picture as png and svg. Returns the png."""
-    path, drawn = folder / f"{name}.png", BytesIO()
-    figure.savefig(drawn, dpi=110)
-    Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
+    path, buffer = folder / f"{name}.png", BytesIO()
+    figure.savefig(buffer, dpi=110)
+    Image.open(buffer).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
     figure.set_layout_engine("none")  # it is laid out by now
     figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
     return path

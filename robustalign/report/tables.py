@@ -57,9 +57,9 @@ def _rows(
 def claims_of(comparison: Comparison) -> list[Claim]:
     """What can be said of each point but dpo, metric by metric; verdicts of the methods under test are corrected."""
     metrics, tested = comparison.measures.metrics(), {point.label for point in comparison.setting.robust}
-    made = [comparison.claim(point, metric) for point in comparison.setting.others for metric in metrics]
-    corrected = iter(correct([claim for claim in made if claim.label in tested]))
-    return [next(corrected) if claim.label in tested else claim for claim in made]
+    claims = [comparison.claim(point, metric) for point in comparison.setting.others for metric in metrics]
+    corrected = iter(correct([claim for claim in claims if claim.label in tested]))
+    return [next(corrected) if claim.label in tested else claim for claim in claims]
 
 
 def claims_table(claims: Sequence[Claim]) -> pd.DataFrame:

@@ -101,9 +101,9 @@ class ArmoRM(nn.Module):
         rows = torch.arange(len(input_ids), device=input_ids.device)
         positions = torch.arange(input_ids.shape[1], device=input_ids.device)
         last = (attention_mask * positions).argmax(1)
-        asked = torch.tensor([self._end_of_prompt(ids.tolist()) for ids in input_ids], device=input_ids.device)
+        ends = torch.tensor([self._end_of_prompt(ids.tolist()) for ids in input_ids], device=input_ids.device)
         rewards = self.regression_layer(hidden[rows, last]).float()
-        gates = self._gates(hidden[rows, asked]).float()
+        gates = self._gates(hidden[rows, ends]).float()
         return rewards, (gates * (rewards @ self.reward_transform_matrix.float())).sum(1)
 
     def _gates(self, hidden: Tensor) -> Tensor:
@@ -116,10 +116,10 @@ class ArmoRM(nn.Module):
         """Where the border between prompt and reply begins, the last one in a conversation."""
         width = len(self.border)
         starts = (j for j in range(len(ids) - width, -1, -1) if list(ids[j : j + width]) == self.border)
-        found = next(starts, None)
-        if found is None:
+        start = next(starts, None)
+        if start is None:
             raise ValueError("max_length: a prompt fills it, so that no reply begins; raise it")
-        return found
+        return start
 
 
 @cache
@@ -147,9 +147,9 @@ def loaded(path: str, device: str, dtype: str) -> tuple[ArmoRM, Any]:
 
 def _border(tokenizer: Any) -> list[int]:
     """The tokens between a prompt and its reply: the end of the user's turn and the head of the assistant's."""
-    asked = [{"role": "user", "content": "x"}]
-    without = tokenizer.apply_chat_template(asked, tokenize=False)
-    ahead = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
+    turns = [{"role": "user", "content": "x"}]
+    without = tokenizer.apply_chat_template(turns, tokenize=False)
+    ahead = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
     head = tokenizer(ahead[len(without) :], add_special_tokens=False)["input_ids"]
     end = tokenizer(without, add_special_tokens=False)["input_ids"][-1:]
     return [*end, *head]

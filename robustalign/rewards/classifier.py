@@ -119,14 +119,14 @@ def batches(
     order = np.argsort([len(p) + len(r) for p, r in zip(prompts, replies, strict=True)], kind="stable")
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
-        asked, answered = [prompts[i] for i in rows], [replies[i] for i in rows]
+        questions, answers = [prompts[i] for i in rows], [replies[i] for i in rows]
         options: dict[str, Any] = {"truncation": True, "max_length": max_length, "padding": True}
         if join == "pair":
-            inputs = tokenizer(asked, answered, return_tensors="pt", **options)
+            inputs = tokenizer(questions, answers, return_tensors="pt", **options)
         elif join == "reply":
-            inputs = tokenizer(answered, return_tensors="pt", **options)
+            inputs = tokenizer(answers, return_tensors="pt", **options)
         else:
-            turns = [conversation(prompt, reply) for prompt, reply in zip(asked, answered, strict=True)]
+            turns = [conversation(prompt, reply) for prompt, reply in zip(questions, answers, strict=True)]
             inputs = tokenizer(
                 tokenizer.apply_chat_template(turns, tokenize=False),
                 return_tensors="pt",

@@ -66,12 +66,12 @@ def against(
     for label, scores in others.items():
         column = list(recipe.labels).index(label)
         truth = np.asarray(examples.targets)[:, column]
-        mine, theirs = (areas(s, truth, weights) for s in (logits[:, column], scores))
+        of_reward, of_other = (areas(s, truth, weights) for s in (logits[:, column], scores))
         gain = roc_auc(logits[:, column], truth) - roc_auc(scores, truth)
         table[label] = {
-            "auc": _interval(roc_auc(logits[:, column], truth), mine),
-            "other": _interval(roc_auc(scores, truth), theirs),
-            "gain": _interval(gain, mine - theirs),
+            "auc": _interval(roc_auc(logits[:, column], truth), of_reward),
+            "other": _interval(roc_auc(scores, truth), of_other),
+            "gain": _interval(gain, of_reward - of_other),
         }
     return table
 
@@ -104,11 +104,11 @@ def resamples(texts: int, draws: int) -> np.ndarray:
     return np.random.default_rng(0).multinomial(texts, np.full(texts, 1 / texts), size=draws).astype(np.float64)
 
 
-def _interval(value: float, drawn: np.ndarray) -> Figure:
-    drawn = drawn[np.isfinite(drawn)]
-    if not len(drawn):
+def _interval(value: float, draws: np.ndarray) -> Figure:
+    draws = draws[np.isfinite(draws)]
+    if not len(draws):
         return Figure(value)
-    low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    low, high = np.quantile(draws, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return Figure(value, float(low), float(high))
 
 

@@ -53,7 +53,7 @@ class LabelledFiles:
 
     def _targets(self, rows: Sequence[set[str]], members: Mapping[str, set[str]], split: str) -> np.ndarray:
         """0 and 1 of every label ``[N, L]``, or the number of the only one ``[N]``."""
-        marks = np.array([[float(bool(row & wanted)) for wanted in members.values()] for row in rows])
+        marks = np.array([[float(bool(row & names_of_group)) for names_of_group in members.values()] for row in rows])
         if self.kind != SINGLE:
             return marks
         odd = np.flatnonzero(marks.sum(1) != 1)
@@ -68,8 +68,8 @@ class LabelledFiles:
         if self.names is None:
             return [set(row) for row in rows]
         try:
-            known = self.names.read_text(encoding="utf-8").split()
-            return [{known[int(label)] for label in row} for row in rows]
+            vocabulary = self.names.read_text(encoding="utf-8").split()
+            return [{vocabulary[int(label)] for label in row} for row in rows]
         except (OSError, ValueError, IndexError) as error:
             raise ConfigError("--names", f"cannot name a label: {error}") from error
 
@@ -85,18 +85,18 @@ def frame(path: Path, header: str | None, key: str) -> pd.DataFrame:
         if suffix in SEPARATORS:
             names: dict[str, Any] = {"names": header.split(","), "header": None} if header else {}
             quoting: Any = csv.QUOTE_NONE if suffix == ".tsv" else csv.QUOTE_MINIMAL
-            found = pd.read_csv(
+            table = pd.read_csv(
                 path, sep=SEPARATORS[suffix], dtype=str, keep_default_na=False, quoting=quoting, **names
             )
         elif suffix in (".jsonl", ".parquet"):
-            found = pd.read_json(path, lines=True) if suffix == ".jsonl" else pd.read_parquet(path)
+            table = pd.read_json(path, lines=True) if suffix == ".jsonl" else pd.read_parquet(path)
         else:
             raise ConfigError(key, f"{path} is no .csv, .tsv, .jsonl or .parquet")
     except (OSError, ValueError) as error:
         raise ConfigError(key, f"cannot read {path}: {str(error).splitlines()[0]}") from error
-    if found.empty:
+    if table.empty:
         raise ConfigError(key, f"{path} has no rows")
-    return found
+    return table
 
 
 def column(table: pd.DataFrame, name: str, split: str, key: str) -> list[Any]:

@@ -47,10 +47,10 @@ def card(
     """
     sizes = ", ".join(f"{len(part):,} {split}" for split, part in parts.items())
     joined = f"Up to {recipe.join} texts joined, with the union of their labels. " if recipe.join > 1 else ""
-    made = [f"- {name}: {', '.join(sorted(members))}" for name, members in (groups or {}).items()]
-    labels = "\n".join(["", "Labels, and those of the data that each is any of:", "", *made, ""]) if made else ""
+    lines = [f"- {name}: {', '.join(sorted(members))}" for name, members in (groups or {}).items()]
+    labels = "\n".join(["", "Labels, and those of the data that each is any of:", "", *lines, ""]) if lines else ""
     again = f"\n```\n{command}\n```\n" if command else ""
-    shown = "\n".join(f"{title}:\n\n{table(figures)}\n" for title, figures in tables.items())
+    sections = "\n".join(f"{title}:\n\n{table(figures)}\n" for title, figures in tables.items())
     return f"""---
 library_name: transformers
 pipeline_tag: text-classification
@@ -63,4 +63,4 @@ Trained by `robustalign reward` ({recipe.kind}, base {recipe.base}, learning rat
 {recipe.seed}) on {sizes} texts. {joined}Data: {data or "not named"}.
 Epoch {trained.epoch} of {recipe.epochs} by validation loss; {trained.model.num_parameters():,} parameters.
 {labels}{again}
-{shown}"""
+{sections}"""

@@ -91,7 +91,7 @@ class RunFolder:
         self._job_file = self.path / "job.json"
         self._last: tuple[tuple[int, int, int], Status] | None = None  # of a run that ended
         self._step: int | None = None
-        self._written = 0.0
+        self._last_write = 0.0
 
     @property
     def name(self) -> str:
@@ -161,7 +161,7 @@ class RunFolder:
 
         A change of the step alone may reach the disk half a second late.
         """
-        if state is None and set(changes) == {"step"} and time.monotonic() - self._written < STEP_EVERY:
+        if state is None and set(changes) == {"step"} and time.monotonic() - self._last_write < STEP_EVERY:
             self._step = changes["step"]
             return
         status = self.status()
@@ -202,7 +202,7 @@ class RunFolder:
 
     def _write(self, status: Status) -> None:
         replace_text(self._status_file, json.dumps(asdict(status), indent=1) + "\n")
-        self._written = time.monotonic()
+        self._last_write = time.monotonic()
 
 
 def mark_if_dead(folder: RunFolder) -> None:

@@ -26,7 +26,7 @@ class Journal:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._told = {
+        self._logged = {
             (name, record["step"])
             for record in read(self.path)
             if record["kind"] == "metrics"
@@ -38,10 +38,10 @@ class Journal:
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Numbers at an optimiser step."""
-        new = {name: float(value) for name, value in values.items() if (name, step) not in self._told}
+        new = {name: float(value) for name, value in values.items() if (name, step) not in self._logged}
         if new:
             self._append("metrics", step=step, values=new)
-            self._told.update((name, step) for name in new)
+            self._logged.update((name, step) for name in new)
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Facts that hold for the whole run."""
@@ -80,7 +80,7 @@ class SilentJournal(Journal):
     """The journal of a rank other than 0: it writes nothing."""
 
     def __init__(self) -> None:
-        self._told = set()
+        self._logged = set()
 
     def sync(self) -> None:
         """There is nothing to force to disk."""

@@ -112,8 +112,8 @@ def _attempt(folder: RunFolder, stop: StopRequest, team: Team | None) -> int:
         state = State.FINISHED
     except Stopped:
         state = State.CANCELLED if folder.cancel_asked() else State.PREEMPTED
-    except RankKilled as lost:
-        mark_dead(folder, str(lost))
+    except RankKilled as killed:
+        mark_dead(folder, str(killed))
         journal.close()
         return EXIT[folder.status().state]
     except RankFailed as raised:  # the rank has printed it

@@ -39,17 +39,17 @@ def check_people(config: Config) -> None:
 
 
 def _check_by(config: Config) -> None:
-    shift, known = config.shift, config.dataset.columns
+    shift, columns = config.shift, config.dataset.columns
     by = [shift.by] if isinstance(shift.by, str) else shift.by
     if not by or not isinstance(by, list) or not all(isinstance(name, str) for name in by):
         raise ConfigError(
-            "shift.by", f"names the column that tells people apart; dataset.columns has: {choices(known)}"
+            "shift.by", f"names the column that tells people apart; dataset.columns has: {choices(columns)}"
         )
     if len(by) > 1 and shift.kind != "groups":
         raise ConfigError("shift.by", f"shift.kind={shift.kind} takes one column, not {len(by)}")
     for name in by:
-        if name not in known:
-            raise ConfigError("shift.by", f"no column {name!r} is carried; dataset.columns has: {choices(known)}")
+        if name not in columns:
+            raise ConfigError("shift.by", f"no column {name!r} is carried; dataset.columns has: {choices(columns)}")
 
 
 def _check_targets(targets: Any) -> None:

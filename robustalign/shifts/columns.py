@@ -76,18 +76,18 @@ class ColumnShift(Shift):
 
     def pairs(self, rows: Rows, component: int, rule: PairsConfig, *, per_prompt: int, seed: int) -> Pairs:
         """The comparisons that a group made; all of them, whatever ``per_prompt``."""
-        mine = np.flatnonzero(self.members(rows.columns) == component)
-        soft = rows.soft_label[mine]
+        rows_of_member = np.flatnonzero(self.members(rows.columns) == component)
+        soft = rows.soft_label[rows_of_member]
         share = np.clip(np.where(np.isnan(soft), 1.0, soft), 1e-6, 1 - 1e-6)
         return Pairs(
-            prompt=mine,
-            chosen=np.zeros(len(mine), dtype=np.int64),
-            rejected=np.ones(len(mine), dtype=np.int64),
+            prompt=rows_of_member,
+            chosen=np.zeros(len(rows_of_member), dtype=np.int64),
+            rejected=np.ones(len(rows_of_member), dtype=np.int64),
             gap=rule.temperature * np.log(share / (1 - share)),
-            annotator=np.full(len(mine), component),
+            annotator=np.full(len(rows_of_member), component),
             dropped={},
             soft_label=np.where(np.isnan(soft), 1.0, soft),
-            weight=rows.weight[mine],
+            weight=rows.weight[rows_of_member],
         )
 
     def distances(self, rows: Mapping[str, Rows], rule: PairsConfig) -> dict[str, list[float]]:
@@ -132,17 +132,17 @@ def column_shift(config: ShiftConfig, columns: Mapping[str, Columns], held_out: 
     """
     labels = build_labels(config, columns)
     of_split = {split: labels.of(rows) for split, rows in columns.items()}
-    counts = {split: dict(zip(*_counts(found), strict=True)) for split, found in of_split.items()}
-    seen = sorted({label for found in counts.values() for label in found}, key=labels.order)
-    rows = {label: {split: found.get(label, 0) for split, found in counts.items()} for label in seen}
-    enough = {label: sum(found[split] for split in held_out) >= config.min_rows for label, found in rows.items()}
-    named = {str(name) for name in config.nominal} if isinstance(config.nominal, Mapping) else set()
-    large = [label for label in seen if enough[label] or label in named or not labels.several]
-    small = [label for label in seen if label not in large]
+    counts = {split: dict(zip(*_counts(tally), strict=True)) for split, tally in of_split.items()}
+    present = sorted({label for tally in counts.values() for label in tally}, key=labels.order)
+    rows = {label: {split: tally.get(label, 0) for split, tally in counts.items()} for label in present}
+    enough = {label: sum(tally[split] for split in held_out) >= config.min_rows for label, tally in rows.items()}
+    in_config = {str(name) for name in config.nominal} if isinstance(config.nominal, Mapping) else set()
+    large = [label for label in present if enough[label] or label in in_config or not labels.several]
+    small = [label for label in present if label not in large]
     names = (*large, *([OTHER] if small else []))
-    place = {label: large.index(label) if label in large else len(large) for label in seen}
-    _check_groups(config, labels, seen, large)
-    train = np.array([place[label] for label in seen for _ in range(rows[label].get("train", 0))], dtype=np.int64)
+    place = {label: large.index(label) if label in large else len(large) for label in present}
+    _check_groups(config, labels, present, large)
+    train = np.array([place[label] for label in present for _ in range(rows[label].get("train", 0))], dtype=np.int64)
     observed = np.bincount(train, minlength=len(names)) / max(len(train), 1)
     measured = [name for name in names if name == OTHER or enough[name] or not labels.several]
     reader = _Shares(labels, names, observed, small, config.min_rows, measured)
@@ -158,14 +158,14 @@ def _counts(labels: np.ndarray) -> tuple[list[str], list[int]]:
     return values.tolist(), counts.tolist()
 
 
-def _check_groups(config: ShiftConfig, labels: Labels, seen: Sequence[str], large: Sequence[str]) -> None:
-    if len(seen) == 1:
-        raise ConfigError("shift.by", f"{labels.column} tells no people apart: every row is of {seen[0]!r}")
+def _check_groups(config: ShiftConfig, labels: Labels, present: Sequence[str], large: Sequence[str]) -> None:
+    if len(present) == 1:
+        raise ConfigError("shift.by", f"{labels.column} tells no people apart: every row is of {present[0]!r}")
     if not large:
         few = f"no group has {config.min_rows} held-out rows; lower it, or raise dataset.test_prompts"
-        raise ConfigError("shift.min_rows", f"{labels.column} makes {len(seen)} groups, and {few}")
-    taken = {*RESERVED_TARGETS, *([OTHER] if len(large) < len(seen) else [])}
-    for name in sorted(taken & set(large)):
+        raise ConfigError("shift.min_rows", f"{labels.column} makes {len(present)} groups, and {few}")
+    reserved = {*RESERVED_TARGETS, *([OTHER] if len(large) < len(present) else [])}
+    for name in sorted(reserved & set(large)):
         raise ConfigError("shift.by", f"{labels.column} has the value {name!r}, which is taken; map it to another")
 
 

@@ -57,9 +57,9 @@ class ItemVotes:
         _, index = np.unique(item, return_inverse=True)
         unit = index if unit is None else unit
         counts = weight * (member >= 0)
-        used = (counts > 0) & (np.bincount(index, counts)[index] > 1)
-        _, first_row, item = np.unique(item[used], return_index=True, return_inverse=True)
-        share, weight, member = share[used], weight[used], member[used]
+        comparable = (counts > 0) & (np.bincount(index, counts)[index] > 1)
+        _, first_row, item = np.unique(item[comparable], return_index=True, return_inverse=True)
+        share, weight, member = share[comparable], weight[comparable], member[comparable]
         size = len(first_row)
 
         def per_item(values: np.ndarray) -> np.ndarray:
@@ -71,7 +71,7 @@ class ItemVotes:
             first=per_item(weight * share),
             own_pairs=per_item(np.where(many, weight, weight**2)),
             own_against=per_item(np.where(many, 0.0, weight**2 * 2 * share * (1 - share))),
-            unit=unit[used][first_row],
+            unit=unit[comparable][first_row],
         )
 
     def disagreement(self, often: np.ndarray | None = None) -> np.ndarray:
@@ -132,13 +132,13 @@ def separability(
         wins += _wins(score, often * p[out], often * q[out])
         pairs += (often @ p[out]) * (often @ q[out])
     with np.errstate(invalid="ignore", divide="ignore"):
-        found = wins / pairs
+        areas = wins / pairs
     tail = (1 - confidence) / 2
-    finite = found[1:][np.isfinite(found[1:])]
-    if not np.isfinite(found[0]) or not len(finite):
+    finite = areas[1:][np.isfinite(areas[1:])]
+    if not np.isfinite(areas[0]) or not len(finite):
         return float("nan"), float("nan"), float("nan")
     low, high = np.quantile(finite, [tail, 1 - tail])
-    return float(found[0]), float(low), float(high)
+    return float(areas[0]), float(low), float(high)
 
 
 def _standardised(features: np.ndarray) -> np.ndarray:

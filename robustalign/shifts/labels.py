@@ -85,8 +85,8 @@ class Windows(Labels):
         return 0 if label == PAST else int(label.rpartition(" ")[2])
 
     def lateness(self, names: Sequence[str]) -> np.ndarray:
-        known = [self.order(name) if name == PAST or name.startswith("window ") else len(self.edges) for name in names]
-        return np.array(known) / len(self.edges)
+        places = [self.order(name) if name == PAST or name.startswith("window ") else len(self.edges) for name in names]
+        return np.array(places) / len(self.edges)
 
 
 @dataclass(frozen=True)

@@ -213,10 +213,10 @@ def draw_pairs(
         chosen, rejected = np.where(wins, first, second), np.where(wins, second, first)
         gap = np.where(wins, gap, -gap)
     else:
-        seen = order[..., : rule.m if rule.rule == "best_worst" else n]
-        values = np.take_along_axis(np.broadcast_to(utility[:, None], order.shape), seen, -1)
-        chosen = np.take_along_axis(seen, values.argmax(-1)[..., None], -1)[..., 0]
-        rejected = np.take_along_axis(seen, values.argmin(-1)[..., None], -1)[..., 0]
+        offered = order[..., : rule.m if rule.rule == "best_worst" else n]
+        values = np.take_along_axis(np.broadcast_to(utility[:, None], order.shape), offered, -1)
+        chosen = np.take_along_axis(offered, values.argmax(-1)[..., None], -1)[..., 0]
+        rejected = np.take_along_axis(offered, values.argmin(-1)[..., None], -1)[..., 0]
         gap = values.max(-1) - values.min(-1)
     return _keep_informative(chosen, rejected, gap, annotator, component.group, texts, groups, rule.min_gap)
 
@@ -231,12 +231,12 @@ def _keep_informative(
     groups: Sequence[str],
     min_gap: float,
 ) -> Pairs:
-    kept: list[tuple[int, int, int, float]] = []
+    rows: list[tuple[int, int, int, float]] = []
     dropped = dict.fromkeys(("tie", "small gap", "identical replies", "repeated"), 0)
     for p in range(len(chosen)):
         if group and groups[p] != group:
             continue
-        seen: set[tuple[str, str]] = set()
+        texts_so_far: set[tuple[str, str]] = set()
         for c, r, g in zip(chosen[p].tolist(), rejected[p].tolist(), gap[p].tolist(), strict=True):
             words = (texts[p][c], texts[p][r])
             if g == 0:
@@ -245,17 +245,17 @@ def _keep_informative(
                 dropped["small gap"] += 1
             elif words[0] == words[1]:
                 dropped["identical replies"] += 1
-            elif words in seen:
+            elif words in texts_so_far:
                 dropped["repeated"] += 1
             else:
-                seen.add(words)
-                kept.append((p, c, r, g))
-    prompt, chosen_column, rejected_column = np.array([row[:3] for row in kept], dtype=np.int64).reshape(-1, 3).T
+                texts_so_far.add(words)
+                rows.append((p, c, r, g))
+    prompt, chosen_column, rejected_column = np.array([row[:3] for row in rows], dtype=np.int64).reshape(-1, 3).T
     return Pairs(
         prompt=prompt,
         chosen=chosen_column,
         rejected=rejected_column,
-        gap=np.array([row[3] for row in kept], dtype=np.float64),
-        annotator=np.full(len(kept), annotator),
+        gap=np.array([row[3] for row in rows], dtype=np.float64),
+        annotator=np.full(len(rows), annotator),
         dropped=dropped,
     )

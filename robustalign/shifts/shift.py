@@ -99,10 +99,10 @@ class Populations(ABC):
     def importance(self, target: str) -> np.ndarray | None:
         """Target share over nominal share ``[C]``, the oracle's weights; None where the target has people that the
         nominal population has not."""
-        nominal, wanted = self.shares(), self.shares(target)
-        if ((nominal == 0) & (wanted > 0)).any():
+        nominal, shares_of_target = self.shares(), self.shares(target)
+        if ((nominal == 0) & (shares_of_target > 0)).any():
             return None
-        return np.divide(wanted, nominal, out=np.zeros_like(wanted), where=nominal > 0)
+        return np.divide(shares_of_target, nominal, out=np.zeros_like(shares_of_target), where=nominal > 0)
 
     def record(self) -> dict[str, Any]:
         """As plain values, from which ``Recorded`` is made again."""

@@ -20,9 +20,10 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from robustalign.checks import as_config, checked, typed
+from robustalign.checks import checked
 from robustalign.config import Config
 from robustalign.run.identity import leaves
+from robustalign.typed import as_config, typed
 
 SIMPLE = re.compile(r"\$\{(\w[\w.]*)\}")
 

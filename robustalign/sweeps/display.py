@@ -39,11 +39,11 @@ def minutes(status: Status) -> float:
     return (status.seconds + going) / 60
 
 
-def describe_plan(sweep: Sweep, configs: Sequence[Config], backend: Backend, found: Sequence[Mapping[str, Any]]) -> str:
+def describe_plan(sweep: Sweep, configs: Sequence[Config], backend: Backend, facts: Sequence[Mapping[str, Any]]) -> str:
     """What a dry run prints; ``found`` are the answers of ``NurseryClient.check``."""
     rows = []
-    groups = {key: str(number) for number, key in enumerate(dict.fromkeys(f["shared"] for f in found), start=1)}
-    for (run, status), config, one in zip(sweep.status(), configs, found, strict=True):
+    groups = {key: str(number) for number, key in enumerate(dict.fromkeys(f["shared"] for f in facts), start=1)}
+    for (run, status), config, one in zip(sweep.status(), configs, facts, strict=True):
         state = status.state.value if run.folder.frozen() is not None else "new"
         pairs = most_pairs(config)
         most = "?" if pairs is None else f"< {2 * pairs * config.model.max_length:,}"
@@ -89,7 +89,7 @@ class Progress:
         self.sweep = sweep
         self.steps: dict[str, int | None] = {}
         self.states = {run.folder.name: status.state for run, status in sweep.status()}
-        self.drawn = self.took = 0.0
+        self.last_draw = self.took = 0.0
         self.live = self._live() if sys.stderr.isatty() else None
         self.pace = Pace("sweep", len(sweep.runs), "runs", done=self._parts(sweep.status()))
 
@@ -105,8 +105,8 @@ class Progress:
 
     def update(self, now: bool = False) -> None:
         """Read the status files and redraw, if enough time has passed."""
-        begun = time.monotonic()
-        if not now and begun - self.drawn < max(REDRAW, LOOKING * self.took):
+        start = time.monotonic()
+        if not now and start - self.last_draw < max(REDRAW, LOOKING * self.took):
             return
         rows = self.sweep.status()
         changed = [(run, status) for run, status in rows if status.state is not self.states[run.folder.name]]
@@ -120,8 +120,8 @@ class Progress:
             self._lines(changed, rows)
             if self.pace.due and len(rows) > 1:  # the log of a single run, which is shown as it grows, says the same
                 self.pace.update(self._parts(rows), self._at_work(rows))
-        self.drawn = time.monotonic()
-        self.took = self.drawn - begun
+        self.last_draw = time.monotonic()
+        self.took = self.last_draw - start
 
     def _lines(self, changed: Sequence[tuple[Run, Status]], rows: Sequence[tuple[Run, Status]]) -> None:
         finished = sum(status.state is State.FINISHED for _, status in rows)

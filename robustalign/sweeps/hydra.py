@@ -24,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from robustalign.bounds import problems
 from robustalign.errors import ConfigError, choices
 from robustalign.sweeps import backends
+from robustalign.sweeps.scales import scaled
 
 if TYPE_CHECKING:
     from robustalign.sweeps.backends.base import Backend
@@ -64,10 +65,10 @@ class ProductSweeper(Sweeper):
 
 
 def replaced(words: Iterable[str]) -> list[str]:
-    """Override words in which ``shift.targets={...}`` replaces all targets, and ``dataset.fields.prompt=...`` sets or
-    adds one field; Hydra alone would merge, and refuse new names."""
+    """Override words in which ``shift.targets={...}`` replaces all targets, ``dataset.fields.prompt=...`` sets or adds
+    one field, where Hydra alone would merge and refuse new names, and ``scale=...`` is part of the experiment's name."""
     overrides: list[str] = []
-    for word in words:
+    for word in scaled(words):
         key, _, value = word.partition("=")
         if key in WHOLE and value.startswith("{"):
             overrides += [f"{key}=null", f"+{word}"]

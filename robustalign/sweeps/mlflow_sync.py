@@ -66,8 +66,8 @@ class SweepImporter:
                 continue
             if status.state is State.PENDING and name not in self.ids:  # else its duration would count the waiting
                 continue
-            read = partial(journal.read_from, run.folder.journal)
-            self.ids[name] = self.importer.bring(self._view(run, status), read, self.parent)
+            records = partial(journal.read_from, run.folder.journal)
+            self.ids[name] = self.importer.bring(self._view(run, status), records, self.parent)
             if status.state.ended:  # its journal grows only if somebody starts it again
                 self._done[name] = status.updated
 

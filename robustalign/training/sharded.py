@@ -55,13 +55,18 @@ def load_policy(policy: nn.Module, saved: Mapping[str, Tensor]) -> None:
 
 
 def load_optimizer(policy: nn.Module, optimizer: torch.optim.Optimizer, saved: Mapping[str, Tensor]) -> None:
-    """Load the optimiser's state of :func:`state`."""
-    keys = {key.split("/")[0] for key in saved} - {"policy"}
+    """Load the optimiser's state of :func:`state`; a parameter that never had a gradient has none."""
+    by_parameter: dict[str, dict[str, Tensor]] = {}
+    for key, part in saved.items():
+        kind, _, name = key.partition("/")
+        if kind != "policy":
+            by_parameter.setdefault(name, {})[kind] = part
     for name, parameter in _trainable(policy):
-        parts = {key: saved[f"{key}/{name}"] for key in keys}
-        optimizer.state[parameter] = {
-            key: _spread(part, parameter) if part.shape == parameter.shape else part for key, part in parts.items()
-        }
+        if name in by_parameter:
+            optimizer.state[parameter] = {
+                kind: _spread(part, parameter) if part.shape == parameter.shape else part.to(parameter.device)
+                for kind, part in by_parameter[name].items()
+            }
 
 
 def _trainable(policy: nn.Module) -> list[tuple[str, nn.Parameter]]:

@@ -24,6 +24,7 @@ from tqdm import trange
 from robustalign.config import TrainerConfig
 from robustalign.data.pairs import PairCollator, TrainingRows
 from robustalign.policies.logprobs import unwrapped
+from robustalign.policies.packing import Rows
 from robustalign.training import checkpoints, distributed, sharded, watch
 from robustalign.training.objective import Objective
 from robustalign.training.steps import Batch, Plan, objective_step, rows_of
@@ -35,7 +36,8 @@ class PairTrainer:
     """Trains ``policy`` on ``rows`` under ``objective``.
 
     Args:
-        rows: ``max_steps`` times ``batch_size`` examples in the order of training.
+        policy: on the device where it is to be trained.
+        rows: ``batch_size`` examples for each step, in the order of training.
         pad: the id that fills rows up.
         output: the folder of checkpoints.
         log: called on rank 0 with a step and its metrics, every ``log_steps`` steps.
@@ -67,8 +69,8 @@ class PairTrainer:
         self.seconds = 0.0  # spent in optimiser steps, nothing else counted
         if gradient_checkpointing:
             unwrapped(policy).gradient_checkpointing_enable({"use_reentrant": False})
-        self.device = _device(config)
-        self.model = self._placed()
+        self.device = next(policy.parameters()).device
+        self.model = self._wrapped()
         self.optimizer = torch.optim.AdamW(
             _decayed(policy, config.weight_decay),
             lr=config.learning_rate,
@@ -102,11 +104,9 @@ class PairTrainer:
         if distributed.anywhere(bool(watch.broken_parameters(self.policy))):
             raise watch.refusal(self.step, "the policy is not finite", self.policy, config)
 
-    def _placed(self) -> nn.Module:
-        """The policy on its device, in the wrapper that averages gradients over ranks where there are several."""
+    def _wrapped(self) -> nn.Module:
+        """The policy, in the wrapper that averages gradients over ranks where there are several."""
         several = distributed.world() > 1
-        if not getattr(self.policy, "hf_device_map", None):
-            self.policy.to(self.device)
         if several and self.config.parallel == "fsdp":
             sharded.shard(self.policy, self._longest())
         elif several:
@@ -115,7 +115,7 @@ class PairTrainer:
             )
         return self.policy
 
-    def _longest(self) -> Any:
+    def _longest(self) -> Rows:
         """The pair that takes the widest packed row."""
         pairs = (self.rows[i] for i in range(len(self.rows)))
         longest = max(pairs, key=lambda row: sum(len(row[part]) for part in ("prompt", "chosen", "rejected")))
@@ -236,12 +236,6 @@ def _decayed(policy: nn.Module, decay: float) -> list[dict[str, Any]]:
     others = [parameter for parameter in trained if parameter.ndim < 2]
     groups = [{"params": matrices, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
-
-
-def _device(config: TrainerConfig) -> torch.device:
-    if config.device == "cpu" or not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda", torch.cuda.current_device())
 
 
 def _memory() -> int:

@@ -9,7 +9,7 @@ import pytest
 from datasets import Dataset, DatasetDict, load_from_disk
 
 from robustalign.cache import ArtefactCache
-from robustalign.data.candidates import asked, sample_candidates, select_prompts
+from robustalign.data.candidates import prompt_texts, sample_candidates, select_prompts
 from robustalign.data.given import ACCOUNT, given_candidates
 from robustalign.data.rows import Rows, rows
 from robustalign.errors import ConfigError
@@ -60,7 +60,7 @@ def test_comparisons_keep_roles_texts_and_ends(small, encoder, tmp_path) -> None
     config = small("dataset=preferences", f"dataset.path={path}", "shift.objectives=[human]")
     given_candidates(config, "train", encoder, read(config), out(tmp_path))
     table = load_from_disk(tmp_path / "out")
-    assert table["turns"][0] == prompt and asked(table) == ["how warm is it?"]
+    assert table["turns"][0] == prompt and prompt_texts(table) == ["how warm is it?"]
     assert table["replies"][0] == ["which <eos> place", "a\nb\nc"]
     assert table["prompt_ids"][0] == encoder.prompt(prompt)
     first, second = table["reply_ids"][0]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from robustalign.config import DatasetConfig, config_dir
-from robustalign.data.prompts import Comparison, said
+from robustalign.data.prompts import Comparison, plain_text
 from robustalign.data.reading import Account, Reading
 from tests.conftest import compose_config
 
@@ -33,7 +33,7 @@ def preset(name: str, path, *overrides: str) -> DatasetConfig:
 
 def brief(found: list[Comparison]) -> list[tuple[list[str], str, str]]:
     """Prompt's contents, chosen and rejected."""
-    return [([turn.content for turn in c.prompt.turns], said(c.chosen), said(c.rejected)) for c in found]
+    return [([turn.content for turn in c.prompt.turns], plain_text(c.chosen), plain_text(c.rejected)) for c in found]
 
 
 def dropped(account: Account) -> dict[str, int]:
@@ -179,14 +179,14 @@ def test_arena_55k_json_in_cells(tmp_path) -> None:
 
 
 def test_arena_140k_contents_of_parts(tmp_path) -> None:
-    def said(role: str, text: str | None, kind: str = "text") -> dict:
+    def message(role: str, text: str | None, kind: str = "text") -> dict:
         return {"role": role, "content": [{"type": kind, "text": text, "image": None, "mimeType": None}]}
 
     tags = {"creative_writing_v0.1": {"creative_writing": True}, "math_v0.1": {"math": False}}
     row = {"language": "de", "is_code": False, "timestamp": "2025-05-01 10:00:00", "category_tag": tags}
-    row |= {"evaluation_session_id": "e", "conversation_b": [said("user", "q"), said("assistant", "b")]}
-    fine = [said("user", "q"), said("assistant", "a")]
-    image = [said("user", None, "image"), said("assistant", "a")]
+    row |= {"evaluation_session_id": "e", "conversation_b": [message("user", "q"), message("assistant", "b")]}
+    fine = [message("user", "q"), message("assistant", "a")]
+    image = [message("user", None, "image"), message("assistant", "a")]
     rows = [
         row | {"conversation_a": a, "winner": w} for a, w in ((fine, "model_b"), (fine, "both_bad"), (image, "model_a"))
     ]
@@ -335,7 +335,7 @@ def convarg_row(*values: str) -> dict:
 def test_convarg_votes(tmp_path, how, expected, soft) -> None:
     file = write(tmp_path / "d.jsonl.gz", [convarg_row("equal", "a1", "a2", "a2")])
     found, _ = read(preset("ukp_convarg1", file, *(f"dataset.{word}" for word in how)))
-    assert [said(c.chosen) for c in found] == expected
+    assert [plain_text(c.chosen) for c in found] == expected
     assert [c.soft_label for c in found] == pytest.approx(soft)
     assert brief(found)[0][0] == ["Ban Argue for: Yes"]
 
@@ -351,7 +351,7 @@ def test_humour_joins_its_texts_and_no_text_crosses_a_split(tmp_path) -> None:
     assert (found[0].soft_label, found[0].weight) == (0.75, 4.0)
     assert found[0].columns == {"category_a": "pun", "category_b": "unknown"}
     texts = [
-        {said(r) for c, s in zip(found, split, strict=True) if s == code for r in (c.chosen, c.rejected)}
+        {plain_text(r) for c, s in zip(found, split, strict=True) if s == code for r in (c.chosen, c.rejected)}
         for code in range(3)
     ]
     assert not texts[0] & texts[1] and not texts[0] & texts[2] and not texts[1] & texts[2]

@@ -11,7 +11,7 @@ import pytest
 from robustalign.cache import ArtefactCache
 from robustalign.config import CutConfig, DatasetConfig, PairsConfig
 from robustalign.data.candidates import check_source
-from robustalign.data.prompts import Comparison, said
+from robustalign.data.prompts import Comparison, plain_text
 from robustalign.data.reading import Account, Reading
 from robustalign.data.splits import SPLITS
 from robustalign.errors import ConfigError
@@ -137,7 +137,7 @@ def test_where_binning_maps_templates_and_lists_of_columns(tmp_path) -> None:
         pairs=PairsConfig(rule="all"),
     )
     found, _ = read(data)
-    assert [(c.prompt.text, said(c.chosen), said(c.rejected)) for c in found] == [
+    assert [(c.prompt.text, plain_text(c.chosen), plain_text(c.rejected)) for c in found] == [
         ("uk: a", "y", "x"),
         ("us: b", "x", "y"),
     ]
@@ -156,7 +156,7 @@ def test_pairs_of_scores_follow_the_rule(tmp_path, rule: str) -> None:
         pairs=PairsConfig(rule=rule, m=3, per_prompt=2, temperature=1.0),
     )
     found, _ = read(data)
-    gaps = [scores[int(said(c.chosen)[1:])] - scores[int(said(c.rejected)[1:])] for c in found]
+    gaps = [scores[int(plain_text(c.chosen)[1:])] - scores[int(plain_text(c.rejected)[1:])] for c in found]
     if rule == "all":
         assert len(found) == 200 * 5 and min(gaps) > 0
     elif rule == "argmax":

@@ -17,7 +17,7 @@ from robustalign.data.fields import number
 from robustalign.data.files import parts
 from robustalign.data.formats.winner import Winner
 from robustalign.data.given import nothing_left
-from robustalign.data.prompts import Comparison, said
+from robustalign.data.prompts import Comparison, plain_text
 from robustalign.data.reading import Account, Reading
 from robustalign.data.rows import key
 from robustalign.errors import ConfigError
@@ -219,7 +219,7 @@ def test_winners_of_many_digits_differ(tmp_path) -> None:
     winner = {"field": "won", "first": [10_000_000_001], "second": ["10000000002"]}
     fields = {"prompt": "prompt", "first": "chosen", "second": "rejected", "winner": winner}
     found, _ = read(write(tmp_path, rows), format="choice", fields=fields)
-    assert [said(c.chosen) for c in found] == ["good", "bad"] * 10
+    assert [plain_text(c.chosen) for c in found] == ["good", "bad"] * 10
 
 
 def test_truth_is_one_in_any_spelling() -> None:

@@ -105,7 +105,7 @@ def test_at_the_reference_rounding_is_no_reason_to_weigh(rows, tokenizer, tmp_pa
     trainer.ref_model = policy
     batch = trainer._with_reference(trainer.data_collator([trainer.train_dataset[i] for i in range(4)]))
     batch["ref_chosen_logps"] = batch["ref_chosen_logps"] + noise * torch.tensor([0.0, 1.0, -1.0, 0.5])
-    _, losses, rounding = trainer._both(policy, batch)
+    _, losses, rounding = trainer._losses_and_rounding(policy, batch)
     assert losses.std() > 0
     (excess,) = trainer._excess([losses], [rounding])
     assert (float(excess.abs().max()) < 1e-7) == tied

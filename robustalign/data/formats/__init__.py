@@ -17,7 +17,7 @@ from typing import Any, Protocol, cast
 from robustalign.config import DatasetConfig
 from robustalign.data.fields import Field, compile_field
 from robustalign.data.files import BadRow, Row
-from robustalign.data.formats.found import Found
+from robustalign.data.formats.outcome import Outcome
 from robustalign.errors import ConfigError, choices
 
 FORMATS = ("pairs", "dialogues", "choice", "scores", "votes")
@@ -30,7 +30,7 @@ class Format(Protocol):
     REQUIRED: tuple[str, ...]
     OPTIONAL: tuple[str, ...]
 
-    def read(self, row: Row, fields: Fields, config: DatasetConfig) -> Iterator[Found]:
+    def read(self, row: Row, fields: Fields, config: DatasetConfig) -> Iterator[Outcome]:
         """What a row holds.
 
         Raises:
@@ -79,28 +79,28 @@ def load(name: str) -> Format:
     return cast(Format, importlib.import_module(f"robustalign.data.formats.{name}"))
 
 
-def fields(name: str, given: Mapping[str, Any]) -> Fields:
+def fields(name: str, specs: Mapping[str, Any]) -> Fields:
     """The fields that a format reads, those not given by their own names where data sets agree on them.
 
     Raises:
         ConfigError: an unknown field, or one is missing.
     """
     module = load(name)
-    known = (*module.REQUIRED, *module.OPTIONAL)
-    for field in given:
-        if field not in known:
+    names = (*module.REQUIRED, *module.OPTIONAL)
+    for field in specs:
+        if field not in names:
             raise ConfigError(
-                f"dataset.fields.{field}", f"the format {name} has no such field; it has: {choices(known)}"
+                f"dataset.fields.{field}", f"the format {name} has no such field; it has: {choices(names)}"
             )
-    named = {field: given.get(field, DEFAULTS.get(field) if field in module.REQUIRED else None) for field in known}
+    values = {field: specs.get(field, DEFAULTS.get(field) if field in module.REQUIRED else None) for field in names}
     for field in module.REQUIRED:
-        if named[field] is None:
+        if values[field] is None:
             raise ConfigError(f"dataset.fields.{field}", f"is missing; the format {name} needs it")
     special = getattr(module, "SPECIAL", ())
-    found = Fields()
-    for field, spec in named.items():
+    by_field = Fields()
+    for field, spec in values.items():
         if spec is not None:
-            found[field] = spec if field in special else compile_field(spec, f"dataset.fields.{field}")
+            by_field[field] = spec if field in special else compile_field(spec, f"dataset.fields.{field}")
     if special:
-        module.prepare(found)  # type: ignore[attr-defined]
-    return found
+        module.prepare(by_field)  # type: ignore[attr-defined]
+    return by_field

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from robustalign.config import DatasetConfig
 from robustalign.data.files import Row
 from robustalign.data.formats import Fields
-from robustalign.data.formats.found import NEITHER, TIE, Dropped, Found, both_replies, comparison, turns
+from robustalign.data.formats.outcome import NEITHER, TIE, Dropped, Outcome, both_replies, comparison, turns
 from robustalign.data.formats.winner import Winner
 from robustalign.data.sources import cells
 
@@ -26,18 +26,18 @@ def prepare(fields: Fields) -> None:
     fields["winner"] = Winner(fields["winner"], "dataset.fields.winner")
 
 
-def read(row: Row, fields: Fields, config: DatasetConfig) -> Iterator[Found]:
+def read(row: Row, fields: Fields, config: DatasetConfig) -> Iterator[Outcome]:
     """One comparison.
 
     Raises:
         BadRow: a cell holds nothing, or nobody can tell who won.
     """
     outcome = fields["winner"](row)
-    found = two_replies(row, fields)
-    if isinstance(found, Dropped):
-        yield found, row
+    turns_of_row = two_replies(row, fields)
+    if isinstance(turns_of_row, Dropped):
+        yield turns_of_row, row
         return
-    prompt, first, second = found
+    prompt, first, second = turns_of_row
     if outcome == "neither":
         yield Dropped(NEITHER, prompt), row
     elif outcome == "tie":

@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from robustalign.config import DatasetConfig
 from robustalign.data.files import BadRow, Row
 from robustalign.data.formats import Fields
-from robustalign.data.formats.found import Dropped, Found, both_replies, comparison
+from robustalign.data.formats.outcome import Dropped, Outcome, both_replies, comparison
 
 REQUIRED = ("chosen", "rejected")
 OPTIONAL = ()
 
 
-def read(row: Row, fields: Fields, config: DatasetConfig) -> Iterator[Found]:
+def read(row: Row, fields: Fields, config: DatasetConfig) -> Iterator[Outcome]:
     """One comparison.
 
     Raises:
@@ -27,5 +27,5 @@ def read(row: Row, fields: Fields, config: DatasetConfig) -> Iterator[Found]:
         if isinstance(value, str):
             problem = "is text, not a transcript; say what stands before a turn: markers: {'\\n\\nHuman:': user, ...}"
             raise BadRow(f"dataset.fields.{name}", problem)
-    found = both_replies(None, both, [f"dataset.fields.{name}" for name in REQUIRED])
-    yield found if isinstance(found, Dropped) else comparison(*found), row
+    turns_of_row = both_replies(None, both, [f"dataset.fields.{name}" for name in REQUIRED])
+    yield turns_of_row if isinstance(turns_of_row, Dropped) else comparison(*turns_of_row), row

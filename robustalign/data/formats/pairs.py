@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from robustalign.config import DatasetConfig
 from robustalign.data.files import Row
 from robustalign.data.formats import Fields
-from robustalign.data.formats.found import TIE, Dropped, Found, both_replies, comparison, turns
+from robustalign.data.formats.outcome import TIE, Dropped, Outcome, both_replies, comparison, turns
 from robustalign.data.sources import cells
 
 REQUIRED = ("prompt", "chosen", "rejected")
 OPTIONAL = ("score_chosen", "score_rejected")
 
 
-def read(row: Row, fields: Fields, config: DatasetConfig) -> Iterator[Found]:
+def read(row: Row, fields: Fields, config: DatasetConfig) -> Iterator[Outcome]:
     """One comparison.
 
     Raises:
@@ -30,5 +30,5 @@ def read(row: Row, fields: Fields, config: DatasetConfig) -> Iterator[Found]:
     if len(scores) == 2 and None not in scores and scores[0] == scores[1] and config.ties == "drop":
         yield Dropped(TIE, prompt), row
         return
-    found = both_replies(prompt, [fields.value(n, row) for n in names], [f"dataset.fields.{n}" for n in names])
-    yield found if isinstance(found, Dropped) else comparison(*found), row
+    turns_of_row = both_replies(prompt, [fields.value(n, row) for n in names], [f"dataset.fields.{n}" for n in names])
+    yield turns_of_row if isinstance(turns_of_row, Dropped) else comparison(*turns_of_row), row

@@ -18,7 +18,7 @@ from robustalign.config import DatasetConfig, PairsConfig
 from robustalign.data.fields import Field, as_text, compile_field, number
 from robustalign.data.files import BadRow, Row
 from robustalign.data.formats import Fields
-from robustalign.data.formats.found import TIE, Dropped, Found, comparison, turns
+from robustalign.data.formats.outcome import TIE, Dropped, Outcome, comparison, turns
 from robustalign.data.prompts import Turn
 from robustalign.data.sources import cells
 from robustalign.errors import ConfigError
@@ -66,7 +66,7 @@ class Scored:
     row: Row
 
 
-def read(row: Row, fields: Fields, config: DatasetConfig) -> Iterator[Found]:
+def read(row: Row, fields: Fields, config: DatasetConfig) -> Iterator[Outcome]:
     """The pairs of a row by the rule.
 
     Raises:
@@ -79,9 +79,9 @@ def read(row: Row, fields: Fields, config: DatasetConfig) -> Iterator[Found]:
         if value is None:
             yield Dropped("no score", prompt), item
             continue
-        said = turns("dataset.fields.text", cells.reply_turns, fields.value("text", item), prompt)
+        reply = turns("dataset.fields.text", cells.reply_turns, fields.value("text", item), prompt)
         who = as_text(fields["by"](item)) if "by" in fields else ""
-        groups.setdefault(who, []).append(Scored(said, value, item))
+        groups.setdefault(who, []).append(Scored(reply, value, item))
     for who, replies in groups.items():
         if len(replies) < 2:
             yield Dropped("one reply alone", prompt), row
@@ -103,12 +103,12 @@ def _pairs(replies: Sequence[Scored], rule: PairsConfig, rng: random.Random) -> 
     elif rule.rule == "argmax":
         yield max(replies, key=lambda r: r.score), min(replies, key=lambda r: r.score)
     else:
-        yield from _drawn(replies, rule, rng)
+        yield from _at_random(replies, rule, rng)
 
 
-def _drawn(replies: Sequence[Scored], rule: PairsConfig, rng: random.Random) -> Iterator[tuple[Scored, Scored]]:
+def _at_random(replies: Sequence[Scored], rule: PairsConfig, rng: random.Random) -> Iterator[tuple[Scored, Scored]]:
     """``rule.per_prompt`` draws, each pair once."""
-    seen: set[tuple[int, int]] = set()
+    pairs_so_far: set[tuple[int, int]] = set()
     for _ in range(rule.per_prompt):
         places = rng.sample(range(len(replies)), min(2 if rule.rule == "bradley_terry" else rule.m, len(replies)))
         best = max(places, key=lambda i: replies[i].score)
@@ -117,8 +117,8 @@ def _drawn(replies: Sequence[Scored], rule: PairsConfig, rng: random.Random) -> 
             gap = replies[places[0]].score - replies[places[1]].score
             first_wins = rng.random() < 1.0 / (1.0 + math.exp(-max(-700.0, min(700.0, gap / rule.temperature))))
             best, worst = places if first_wins else places[::-1]
-        if (best, worst) not in seen:
-            seen.add((best, worst))
+        if (best, worst) not in pairs_so_far:
+            pairs_so_far.add((best, worst))
             yield replies[best], replies[worst]
 
 

@@ -15,7 +15,7 @@ from robustalign.data.fields import compile_field, number
 from robustalign.data.files import BadRow, Row
 from robustalign.data.formats import Fields
 from robustalign.data.formats.choice import two_replies
-from robustalign.data.formats.found import NEITHER, TIE, Dropped, Found, comparison
+from robustalign.data.formats.outcome import NEITHER, TIE, Dropped, Outcome, comparison
 from robustalign.data.formats.winner import Winner
 from robustalign.errors import ConfigError
 
@@ -46,17 +46,17 @@ def prepare(fields: Fields) -> None:
         raise ConfigError("dataset.fields.votes", "is missing; name the list of votes, or count_first and count_second")
 
 
-def read(row: Row, fields: Fields, config: DatasetConfig) -> Iterator[Found]:
+def read(row: Row, fields: Fields, config: DatasetConfig) -> Iterator[Outcome]:
     """A comparison for every vote, or one of them all; a vote's own columns are read from ``vote``.
 
     Raises:
         BadRow: a cell holds nothing, or nobody can tell who won a vote.
     """
-    found = two_replies(row, fields)
-    if isinstance(found, Dropped):
-        yield found, row
+    turns_of_row = two_replies(row, fields)
+    if isinstance(turns_of_row, Dropped):
+        yield turns_of_row, row
         return
-    prompt, first, second = found
+    prompt, first, second = turns_of_row
     votes = list(_votes(row, fields))
     if config.votes == "each":
         if not votes:
@@ -94,10 +94,10 @@ def _votes(row: Row, fields: Fields) -> Iterator[tuple[str, dict[str, Any]]]:
                 raise BadRow(f"dataset.fields.count_{outcome}", str(error)) from error
             yield from ((outcome, {**row, "vote": None}) for _ in range(int(count)))
         return
-    for listed in fields["votes"]:
-        votes = listed(row) or []
+    for list_of_votes in fields["votes"]:
+        votes = list_of_votes(row) or []
         if not isinstance(votes, list):
             raise BadRow("dataset.fields.votes", f"holds {str(votes)[:40]!r} where a list of votes is expected")
         for vote in votes:
-            voter = {**row, "vote": vote, "votes_of": listed.paths[0]}
+            voter = {**row, "vote": vote, "votes_of": list_of_votes.paths[0]}
             yield fields["winner"](voter), voter

@@ -54,7 +54,7 @@ class Winner:
         kinds = {"flags": self._flags, "numbers": self._numbers, "names": self._names, "negative": self._signed}
         kind = next((kind for kind in kinds if kind in spec), None)
         self._check(spec, kind)
-        self._read: Callable[[Row], str] = kinds[kind](spec) if kind else self._words(spec)
+        self._outcome: Callable[[Row], str] = kinds[kind](spec) if kind else self._words(spec)
 
     def __call__(self, row: Row) -> str:
         """``first``, ``second``, ``tie`` or ``neither``.
@@ -63,7 +63,7 @@ class Winner:
             BadRow: the row does not say so.
         """
         try:
-            return self._read(row)
+            return self._outcome(row)
         except ValueError as error:
             raise BadRow(self.key, str(error)) from error
 
@@ -73,9 +73,9 @@ class Winner:
                 raise ConfigError(f"{self.key}.{name}", f"says nothing beside {kind} (known: {choices(ALLOWED[kind])})")
         if kind in (None, "negative"):
             return
-        known = OUTCOMES if kind == "flags" else ("first", "second")
-        if not isinstance(spec[kind], Mapping) or not {"first", "second"} <= set(spec[kind]) <= set(known):
-            raise ConfigError(f"{self.key}.{kind}", f"{spec[kind]!r} is no mapping of {', '.join(known)} to columns")
+        outcomes = OUTCOMES if kind == "flags" else ("first", "second")
+        if not isinstance(spec[kind], Mapping) or not {"first", "second"} <= set(spec[kind]) <= set(outcomes):
+            raise ConfigError(f"{self.key}.{kind}", f"{spec[kind]!r} is no mapping of {', '.join(outcomes)} to columns")
 
     def _field(self, spec: Any, name: str = "") -> Field:
         field = compile_field(spec, f"{self.key}.{name}" if name else self.key)
@@ -89,23 +89,23 @@ class Winner:
 
     def _words(self, spec: Mapping[str, Any], words: Mapping[str, Any] | None = None) -> Callable[[Row], str]:
         field = self._main(spec)
-        given = {name: spec[name] for name in OUTCOMES if name in spec} or WORDS
-        known: dict[str, str] = {}
-        for name, word in ((name, _plain(word)) for name, listed in given.items() for word in _listed(listed)):
-            if known.setdefault(word, name) != name:
-                raise ConfigError(f"{self.key}.{name}", f"{word!r} already means {known[word]}")
+        words = {name: spec[name] for name in OUTCOMES if name in spec} or WORDS
+        outcomes: dict[str, str] = {}
+        for name, word in ((name, _plain(word)) for name, words_of in words.items() for word in _as_list(words_of)):
+            if outcomes.setdefault(word, name) != name:
+                raise ConfigError(f"{self.key}.{name}", f"{word!r} already means {outcomes[word]}")
 
         def read(row: Row) -> str:
             value = _plain(field(row))
-            if value not in known:
-                told = f"{self.key}.first=[...], second, tie, neither"
-                raise ValueError(f"unknown winner {value!r}; say what it means: {told} (known: {choices(known)})")
-            return known[value]
+            if value not in outcomes:
+                fix = f"{self.key}.first=[...], second, tie, neither"
+                raise ValueError(f"unknown winner {value!r}; say what it means: {fix} (known: {choices(outcomes)})")
+            return outcomes[value]
 
         return read
 
     def _signed(self, spec: Mapping[str, Any]) -> Callable[[Row], str]:
-        field, neither = self._main(spec), {_plain(v) for v in _listed(spec.get("neither", []))}
+        field, neither = self._main(spec), {_plain(v) for v in _as_list(spec.get("neither", []))}
         below = spec["negative"]
         if below not in ("first", "second"):
             raise ConfigError(f"{self.key}.negative", f"{below!r} is neither first nor second")
@@ -123,7 +123,7 @@ class Winner:
     def _names(self, spec: Mapping[str, Any]) -> Callable[[Row], str]:
         field = self._main(spec)
         both = {name: self._field(spec["names"][name], f"names.{name}") for name in ("first", "second")}
-        words = {_plain(w): name for name in ("tie", "neither") for w in _listed(spec.get(name, WORDS[name]))}
+        words = {_plain(w): name for name in ("tie", "neither") for w in _as_list(spec.get(name, WORDS[name]))}
 
         def read(row: Row) -> str:
             value = _plain(field(row))
@@ -160,7 +160,7 @@ class Winner:
         return read
 
 
-def _listed(value: Any) -> list[Any]:
+def _as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value]
 
 

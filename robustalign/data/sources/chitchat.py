@@ -80,15 +80,15 @@ def prompts(split: str, *, min_words: int, max_words: int) -> list[Prompt]:
     ``group`` is ``question`` where the turn holds a question mark, else ``statement``.
     """
     owner = _first_split_of_text()
-    seen: set[str] = set()
-    found = []
+    keys_taken: set[str] = set()
+    result = []
     for chat in conversations():
         if chat.split != split:
             continue
         for turn in chat.turns[:-1]:
             key = text_key(turn)
-            if min_words <= len(turn.split()) <= max_words and owner[key] == split and key not in seen:
-                seen.add(key)
+            if min_words <= len(turn.split()) <= max_words and owner[key] == split and key not in keys_taken:
+                keys_taken.add(key)
                 group = "question" if "?" in turn else "statement"
-                found.append(Prompt((Turn("user", turn),), group))
-    return found
+                result.append(Prompt((Turn("user", turn),), group))
+    return result

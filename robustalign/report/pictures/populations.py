@@ -35,8 +35,8 @@ def robustness_curves(measures: Measures, comparison: Comparison | None, look: L
         panel.set_ylabel(f"{metric} ({metric.unit})")
         if comparison is not None:
             lower = rows[1][column]
-            known = [point for point in comparison.setting.others if not point.oracle]
-            _bands(lower, known, where, look, _differences(comparison, metric, targets))
+            points = [point for point in comparison.setting.others if not point.oracle]
+            _bands(lower, points, where, look, _differences(comparison, metric, targets))
             lower.axhline(0, color=COLOURS["dpo"], linewidth=1.2)
             lower.set_ylabel(f"{metric} minus dpo's ({metric.unit})")
             lower.set_title(metric.direction)
@@ -62,8 +62,8 @@ Estimates = Callable[[Point], Sequence[Estimate] | None]
 
 def _bands(panel: Axes, points: Sequence[Point], where: Sequence[float], look: Look, estimates: Estimates) -> None:
     for point in points:
-        if known := estimates(point):
-            middle, low, high = ([getattr(e, part) for e in known] for part in ("value", "low", "high"))
+        if of_targets := estimates(point):
+            middle, low, high = ([getattr(e, part) for e in of_targets] for part in ("value", "low", "high"))
             if _on_a_line(where):
                 panel.plot(where, middle, **look.line(point), linewidth=1.6)
                 panel.fill_between(where, low, high, color=colour(point.method), alpha=0.13, linewidth=0)
@@ -85,8 +85,8 @@ def _differences(comparison: Comparison, metric: Metric, targets: Sequence[str])
     dpo = Policy(comparison.dpo.label)
 
     def of_point(point: Point) -> Sequence[Estimate] | None:
-        made = [comparison.difference(Policy(point.label), dpo, metric, target) for target in targets]
-        return [e for e in made if e is not None] if None not in made else None
+        differences = [comparison.difference(Policy(point.label), dpo, metric, target) for target in targets]
+        return [e for e in differences if e is not None] if None not in differences else None
 
     return of_point
 
@@ -147,8 +147,8 @@ def radar(measures: Measures, look: Look) -> Figure | None:
         panel = figure.add_subplot(1, len(metrics), column + 1, projection="polar")
         for point in measures.setting.points:
             if values := measures.values(Policy(point.label), metric):
-                known = [values.estimate(target) for target in spokes]
-                middle, low, high = ([getattr(e, part) for e in known] for part in ("value", "low", "high"))
+                of_spokes = [values.estimate(target) for target in spokes]
+                middle, low, high = ([getattr(e, part) for e in of_spokes] for part in ("value", "low", "high"))
                 panel.plot([*angles, angles[0]], [*middle, middle[0]], **look.line(point))
                 arms = [np.subtract(middle, low), np.subtract(high, middle)]
                 panel.errorbar(angles, middle, yerr=arms, linestyle="", color=colour(point.method), linewidth=0.8)

@@ -23,7 +23,7 @@ def profiles(measures: Measures) -> dict[str, Figure]:
     The knob is what the class of the method's ambiguity set declares. One figure a method and knob, as different knobs
     have different units. dpo is a band, where it was run.
     """
-    drawn = {}
+    figures = {}
     for method, points in measures.setting.families().items():
         by_knob: dict[str, list[Point]] = {}
         for point in points:
@@ -32,8 +32,8 @@ def profiles(measures: Measures) -> dict[str, Figure]:
         for axis, turned in by_knob.items():
             if len({_strength(point).value for point in turned}) > 1:
                 name = method if len(by_knob) == 1 else f"{method} by {axis}"
-                drawn[name] = _profile(measures, turned)
-    return drawn
+                figures[name] = _profile(measures, turned)
+    return figures
 
 
 def _strength(point: Point) -> Strength:

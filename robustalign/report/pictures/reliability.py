@@ -11,12 +11,12 @@ from robustalign.report.style import Look, legend_below, note, panels
 
 def reliability_diagram(setting: Setting, look: Look) -> Figure | None:
     """Share of votes that side with the policy, by its confidence; None where no run measured people."""
-    found = [(point, bins) for point in setting.points if len(bins := reliability(point))]
-    if not found:
+    with_bins = [(point, bins) for point in setting.points if len(bins := reliability(point))]
+    if not with_bins:
         return None
     figure, ((panel,),) = panels(1, width=4.6, height=4.0)
     panel.plot([0.5, 1], [0.5, 1], color="#b0b0b0", linewidth=1, label="calibrated")
-    for point, bins in found:
+    for point, bins in with_bins:
         arms = [(bins["agreement"] - bins["low"]).clip(lower=0), (bins["high"] - bins["agreement"]).clip(lower=0)]
         panel.plot(bins["confidence"], bins["agreement"], **look.line(point))
         colour = panel.lines[-1].get_color()

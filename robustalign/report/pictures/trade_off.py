@@ -95,8 +95,8 @@ def _controls(panel: Axes, comparison: Comparison, place: Place) -> None:
 
 def _front(panel: Axes, comparison: Comparison, place: Place, sign: int) -> None:
     """What no other point that knows no target beats on both axes."""
-    known = [Policy(point.label) for point in comparison.setting.points if not point.oracle]
-    places = [(sign * x.value, sign * y.value) for x, y in filter(None, map(place, known)) if x.known and y.known]
+    policies = [Policy(point.label) for point in comparison.setting.points if not point.oracle]
+    places = [(sign * x.value, sign * y.value) for x, y in filter(None, map(place, policies)) if x.known and y.known]
     best: list[tuple[float, float]] = []
     for x, y in sorted(places, reverse=True):
         if not best or y > best[-1][1]:
@@ -109,8 +109,8 @@ def _front(panel: Axes, comparison: Comparison, place: Place, sign: int) -> None
 
 def _zoom(panel: Axes, comparison: Comparison, place: Place) -> None:
     """Limits around the points that know no target, and dpo."""
-    known = [Policy(point.label) for point in comparison.setting.points if not point.oracle]
-    places = [(x, y) for x, y in filter(None, map(place, known)) if x.known and y.known]
+    policies = [Policy(point.label) for point in comparison.setting.points if not point.oracle]
+    places = [(x, y) for x, y in filter(None, map(place, policies)) if x.known and y.known]
     for axis, limit in ((0, panel.set_xlim), (1, panel.set_ylim)):
         ends = [end for pair in places for end in (pair[axis].low, pair[axis].high)]
         if ends:

@@ -32,13 +32,13 @@ HISTORIES = (*(name for name, _ in PANELS), "train/rewards/rejected", "cost/step
 def learning_curves(setting: Setting, histories: pd.DataFrame, look: Look) -> Figure | None:
     """Losses, rewards and weights against the optimiser step: the mean over seeds, and their range."""
     logged = set(histories.loc[histories["value"] != 0, "name"])
-    drawn = [(name, label) for name, label in PANELS if name in logged]
-    if not drawn:
+    panels_to_draw = [(name, label) for name, label in PANELS if name in logged]
+    if not panels_to_draw:
         return None
-    columns = 4 if len(drawn) <= 8 else 5
-    figure, rows = panels(columns, -(-len(drawn) // columns), width=12 / columns, height=2.3)
+    columns = 4 if len(panels_to_draw) <= 8 else 5
+    figure, rows = panels(columns, -(-len(panels_to_draw) // columns), width=12 / columns, height=2.3)
     axes = [panel for row in rows for panel in row]
-    for panel, (name, label) in zip(axes, drawn, strict=False):
+    for panel, (name, label) in zip(axes, panels_to_draw, strict=False):
         for point in setting.points:
             runs = {run.run_id for run in point.runs.values()}
             for part in (name, "train/rewards/rejected") if name == "train/rewards/chosen" else (name,):
@@ -54,7 +54,7 @@ def learning_curves(setting: Setting, histories: pd.DataFrame, look: Look) -> Fi
             plain_ticks(panel.yaxis)
         panel.set_title(label)
         panel.set_xlabel("optimiser step")
-    for panel in axes[len(drawn) :]:
+    for panel in axes[len(panels_to_draw) :]:
         panel.set_visible(False)
     seeds = sorted({len(point.seeds) for point in setting.points})
     shown_seeds = "-".join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))

@@ -239,12 +239,12 @@ class _Reminder:
     """Says once that another launch runs the sweep."""
 
     def __init__(self) -> None:
-        self.said = False
+        self.warned = False
 
     def __call__(self, owner: Owner) -> None:
-        if not self.said:
+        if not self.warned:
             print(f"robustalign: {owner} runs this sweep already; waiting for it", file=sys.stderr)
-        self.said = True
+        self.warned = True
 
 
 class _Echo:

@@ -29,13 +29,13 @@ class Stop:
     """
 
     def __init__(self) -> None:
-        self.asked = False
+        self.is_set = False
         for number in worker.SIGNALS:
             signal.signal(number, self._note)
         signal.signal(signal.SIGCONT, signal.SIG_IGN)  # SLURM sends it together with SIGTERM
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
+        self.is_set = True
 
 
 def run_chunk(folders: Sequence[str], max_restarts: int, gpus: int = 0) -> None:
@@ -55,7 +55,7 @@ def run_chunk(folders: Sequence[str], max_restarts: int, gpus: int = 0) -> None:
         return
     for folder in runs:
         while _unfinished(folder, max_restarts):
-            if stop.asked:
+            if stop.is_set:
                 _leave(runs, board)
             set_current_run(_logs(), worker.slurm()["job"], folder.name)
             code = _worker(folder, words)

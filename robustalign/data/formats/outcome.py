@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from robustalign.data.files import BadRow, Row
-from robustalign.data.prompts import Comparison, Prompt, Turn, said
+from robustalign.data.prompts import Comparison, Prompt, Turn, plain_text
 from robustalign.data.sources import cells
 
 
@@ -19,7 +19,7 @@ class Dropped:
     prompt: tuple[Turn, ...] = ()
 
 
-Found = tuple[Comparison | Dropped, Row]  # the row (of one vote, one reply) that columns are read from
+Outcome = tuple[Comparison | Dropped, Row]  # the row (of one vote, one reply) that columns are read from
 
 TIE, NEITHER, IDENTICAL, EMPTY = "tie", "neither is valid", "identical replies", "empty reply"
 PARTS = "replies part before the last turn"
@@ -45,25 +45,25 @@ def comparison(
     weight: float = 1.0,
 ) -> Comparison | Dropped:
     """A comparison, unless a reply is empty or both are the same."""
-    asked = tuple(prompt)
-    if not said(asked).strip():
-        return Dropped("empty prompt", asked)
-    if not said(chosen).strip() or not said(rejected).strip():
-        return Dropped(EMPTY, asked)
+    turns_before = tuple(prompt)
+    if not plain_text(turns_before).strip():
+        return Dropped("empty prompt", turns_before)
+    if not plain_text(chosen).strip() or not plain_text(rejected).strip():
+        return Dropped(EMPTY, turns_before)
     if tuple(chosen) == tuple(rejected):
-        return Dropped(IDENTICAL, asked)
-    return Comparison(Prompt(asked), tuple(chosen), tuple(rejected), soft_label=soft_label, weight=weight)
+        return Dropped(IDENTICAL, turns_before)
+    return Comparison(Prompt(turns_before), tuple(chosen), tuple(rejected), soft_label=soft_label, weight=weight)
 
 
 def apart(first: Sequence[Turn], second: Sequence[Turn]) -> tuple[tuple[Turn, ...], ...] | Dropped:
     """The common beginning of two transcripts, and the last turn of each."""
-    shared = 0
-    while shared < min(len(first), len(second)) and first[shared] == second[shared]:
-        shared += 1
-    prompt = tuple(first[:shared])
-    if shared == len(first) == len(second):
+    same = 0
+    while same < min(len(first), len(second)) and first[same] == second[same]:
+        same += 1
+    prompt = tuple(first[:same])
+    if same == len(first) == len(second):
         return Dropped(IDENTICAL, prompt)
-    ends = (tuple(first[shared:]), tuple(second[shared:]))
+    ends = (tuple(first[same:]), tuple(second[same:]))
     if not prompt or any(len(end) != 1 or end[0].role != "assistant" for end in ends):
         return Dropped(PARTS, prompt)
     return prompt, *ends
@@ -81,14 +81,14 @@ def both_replies(
     """
     if prompt is None:
         first, second = (turns(key, cells.prompt_turns, value) for key, value in zip(keys, cell, strict=True))
-        found = apart(first, second)
-        return found if isinstance(found, Dropped) else (found[0], found[1], found[2])
+        parts = apart(first, second)
+        return parts if isinstance(parts, Dropped) else (parts[0], parts[1], parts[2])
     before = _system(cell, prompt)
-    asked = (*before, *prompt)
-    first, second = (turns(key, cells.reply_turns, value, asked) for key, value in zip(keys, cell, strict=True))
+    turns_before = (*before, *prompt)
+    first, second = (turns(key, cells.reply_turns, value, turns_before) for key, value in zip(keys, cell, strict=True))
     while len(first) > 1 and len(second) > 1 and first[0] == second[0]:
-        asked, first, second = (*asked, first[0]), first[1:], second[1:]
-    return asked, first, second
+        turns_before, first, second = (*turns_before, first[0]), first[1:], second[1:]
+    return turns_before, first, second
 
 
 def _system(cell: Sequence[Any], prompt: Sequence[Turn]) -> tuple[Turn, ...]:
