@@ -66,7 +66,7 @@ class ProductSweeper(Sweeper):
 
 def replaced(words: Iterable[str]) -> list[str]:
     """Override words in which ``shift.targets={...}`` replaces all targets, ``dataset.fields.prompt=...`` sets or adds
-    one field, where Hydra alone would merge and refuse new names, and ``scale=...`` is part of the experiment's name."""
+    one field, where Hydra alone would merge and refuse new names, and ``scale=...`` belongs to the experiment."""
     overrides: list[str] = []
     for word in scaled(words):
         key, _, value = word.partition("=")
