@@ -263,6 +263,11 @@ def _find_places(config: Config) -> None:
         config.method["policy"] = found_place("method.policy", policy)
     if config.dataset.source != "chitchat":
         config.dataset.path = _found("dataset.path", config.dataset.path)
+    if (tasks := config.evaluation.harness.include) is not None:
+        place = Path(tasks).expanduser().absolute()
+        if not place.is_dir():
+            raise ConfigError("evaluation.harness.include", f"no folder {str(place)!r}")
+        config.evaluation.harness.include = str(place)
     scheme, slashes, file = (config.tracking.uri or "").partition(":///~")
     if slashes:
         config.tracking.uri = f"{scheme}:///{Path('~' + file).expanduser()}"

@@ -217,6 +217,19 @@ class TrainerConfig:
 
 
 @dataclass
+class HarnessConfig:
+    """Benchmarks of the LM Evaluation Harness, on the trained policy and on its reference (docs/experiments.md)."""
+
+    tasks: list[str] = field(default_factory=list)  # the harness's names, such as leaderboard_bbh; []: none
+    include: str | None = None  # a folder of further tasks, as the harness reads them
+    fewshot: int | None = number(None, "[0, inf)")  # examples before a question; null: as the task says
+    limit: int | None = number(None, "[1, inf)")  # questions of each task; null: all
+    batch_size: int = number(8, "[1, inf)")  # questions per forward
+    max_length: int = number(2048, "[2, inf)")  # tokens of a question; longer ones lose their start
+    chat: bool = False  # ask through the chat template, examples as turns
+
+
+@dataclass
 class EvaluationConfig:
     """What is measured, on which held-out prompts, and when."""
 
@@ -234,6 +247,7 @@ class EvaluationConfig:
     confidence: float = number(0.95, "(0, 1)")  # of every interval
     batch_size: int = number(256, "[1, inf)")  # rows per scoring batch
     max_kl: float | None = number(None, "(0, inf)")  # nats a reply; a policy farther from the reference is marked
+    harness: HarnessConfig = field(default_factory=HarnessConfig)  # benchmarks beside the targets
 
 
 @dataclass

@@ -8,10 +8,12 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from hydra import compose, initialize_config_dir
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -92,3 +94,35 @@ def small(tmp_path: Path, shared_cache: Path):
         return compose_config(*SMALL, *places, *overrides)
 
     return make
+
+
+QUESTIONS = [
+    ("how are you today?", [" i am good", " table of the of", " yes"], 0),
+    ("do you like dogs?", [" i do", " i love dogs. do you?", " eleven"], 1),
+    ("what is the sky?", [" blue", " nothing at all"], 0),
+    ("hello", [" hi", " no"], 1),
+]
+
+
+@pytest.fixture
+def tasks(tmp_path: Path) -> Path:
+    """A folder with a task of the LM Evaluation Harness, ``small_talk``."""
+    folder = tmp_path / "tasks"
+    folder.mkdir()
+    data = folder / "small_talk.jsonl"
+    rows = [{"input": text, "choices": options, "answer": answer} for text, options, answer in QUESTIONS]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    spec = {
+        "task": "small_talk",
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": str(data)}},
+        "test_split": "test",
+        "output_type": "multiple_choice",
+        "doc_to_text": "{{input}}",
+        "doc_to_choice": "{{choices}}",
+        "doc_to_target": "{{answer}}",
+        "target_delimiter": "",
+        "metric_list": [{"metric": "acc"}],
+    }
+    (folder / "small_talk.yaml").write_text(yaml.safe_dump(spec))
+    return folder

@@ -11,6 +11,7 @@ from robustalign.config import Config
 from robustalign.data.candidates import check_source, split_rows
 from robustalign.data.whole_groups import columns_of
 from robustalign.errors import ConfigError, choices
+from robustalign.evaluation.harness import check_harness
 from robustalign.groups import build_grouping
 from robustalign.pipeline.account import told_of_rows
 from robustalign.pipeline.stages import device, splits
@@ -47,6 +48,7 @@ def check_config(config: Config) -> list[str]:
         except ConfigError as error:
             raise ConfigError("method.policy", error.problem) from error
     check_path(config.model.path, Path(config.paths.output))
+    check_harness(config.evaluation.harness)
     _check_limits(config)
     if device(config).type != "cuda" and config.model.quantization is not None:
         raise ConfigError("model.quantization", "needs a CUDA device; take model.quantization=null here")

@@ -32,6 +32,9 @@ def inputs(config: Config) -> dict[str, str]:
     prints = {"data": data(config), "model": model(config)}
     if (policy := config.method.get("policy")) is not None:
         prints["policy"] = checkpoint(policy_path(policy, config), None, memory(config), "method.policy")
+    if (tasks := config.evaluation.harness.include) is not None:
+        files = [file for file in sorted(Path(tasks).rglob("*")) if file.is_file()]
+        prints["harness"] = {"files": fingerprints.of_files(files, memory(config))}
     prints |= {f"reward.{name}": scorer(name, spec, memory(config)) for name, spec in used_rewards(config).items()}
     return {name: fingerprints.of_value(value) for name, value in prints.items()}
 

@@ -128,3 +128,9 @@ def licence_of(folder: Path) -> str | None:
         if key.strip() == "license":
             return value.strip() or None
     return None
+
+
+def write_card(config: Config, folder: RunFolder, base: Path) -> None:
+    """Write the card of a run's policy beside it; ``base``: the folder, or hub id, of what was trained."""
+    card = model_card(config, folder, licence_of(base) if base.is_dir() else None)
+    (folder.model / "README.md").write_text(card, encoding="utf-8")

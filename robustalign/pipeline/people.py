@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -89,3 +89,15 @@ class SplitPeople:
     def _table(self, control: str, rows: list[tuple]) -> pd.DataFrame:
         frame = pd.DataFrame(rows, columns=["target", "metric", "value", "low", "high", "n"])
         return frame.assign(control=control)
+
+
+def all_splits(
+    of_splits: Mapping[str, SplitPeople], logratios: Mapping[str, np.ndarray], beta: float, step: int
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The two tables of :meth:`SplitPeople.tables` over all splits, with ``split`` and ``step``."""
+    tables, bins = [], []
+    for split, of_split in of_splits.items():
+        table, reliability = of_split.tables(logratios[split], beta)
+        tables.append(table.assign(split=split, step=step))
+        bins.append(reliability.assign(split=split, step=step))
+    return pd.concat(tables, ignore_index=True)[list(COLUMNS)], pd.concat(bins, ignore_index=True)

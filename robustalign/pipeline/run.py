@@ -15,16 +15,17 @@ from transformers import PreTrainedModel
 
 from robustalign.config import Config
 from robustalign.data.pairs import TrainingRows
-from robustalign.evaluation.controls import REFERENCE, Control, Kind, at_step, shrunk
+from robustalign.evaluation.controls import REFERENCE, TRAINED, Control, Kind, at_step, shrunk
+from robustalign.evaluation.harness import command
 from robustalign.evaluation.run_away import ran_away
 from robustalign.evaluation.targets import Cells, evaluate_targets, per_prompt
 from robustalign.files import replacing
-from robustalign.pipeline import fine_tuned
+from robustalign.pipeline import benchmarks, fine_tuned
 from robustalign.pipeline.account import tell_pairs, tell_splits
 from robustalign.pipeline.between_steps import Steps
 from robustalign.pipeline.held_out import HeldOut
-from robustalign.pipeline.model_card import licence_of, model_card
-from robustalign.pipeline.people import COLUMNS as PEOPLE
+from robustalign.pipeline.model_card import write_card
+from robustalign.pipeline.people import all_splits
 from robustalign.pipeline.populations import distances, groups, input_embeddings
 from robustalign.pipeline.stages import Stages, device
 from robustalign.pipeline.training_rows import Prepared, prepare
@@ -117,7 +118,11 @@ class Computation:
             if self.prepared:
                 self.report_pairs(self.prepared)
         self.stop_if_asked()
-        policy = self.trained_policy(self.prepared.rows) if self.prepared else self.audited_policy()
+        policy = (
+            self.trained_policy(self.prepared.rows)
+            if self.prepared
+            else self.stages.policy(self.objective.policy or "")
+        )
         if distributed.rank() > 0:
             return
         distributed.leave()
@@ -127,6 +132,10 @@ class Computation:
         self.stop_if_asked()
         with self.usage.stage("controls"):
             self.evaluate_controls(policy, ratios)
+        if self.config.evaluation.harness.tasks:
+            self.stop_if_asked()
+            with self.usage.stage("benchmarks"):
+                self.record_benchmarks(policy)
         self.finish()
 
     def stop_if_asked(self) -> None:
@@ -209,11 +218,6 @@ class Computation:
             marker.touch()
         return policy
 
-    def audited_policy(self) -> PreTrainedModel:
-        """The policy that is measured as it is."""
-        assert self.objective.policy is not None
-        return self.stages.policy(self.objective.policy)
-
     def evaluate_between(self, policy: PreTrainedModel, step: int) -> None:
         """Evaluate in the middle of training; all ranks take part, the first measures."""
         whole = self.in_one_piece(policy)
@@ -258,15 +262,10 @@ class Computation:
         of_splits = {split: held_out.people for split, held_out in self.held_out.items() if held_out.people is not None}
         if not of_splits:
             return
-        beta, step = self.objective.beta, self.config.trainer.steps
-        tables, bins = [], []
-        for split, people in of_splits.items():
-            table_of_split, reliability = people.tables(logratios[split], beta)
-            tables.append(table_of_split.assign(split=split, step=step))
-            bins.append(reliability.assign(split=split, step=step))
-        table = pd.concat(tables, ignore_index=True)
-        self.save_table(table[list(PEOPLE)], "people.csv")
-        self.save_table(pd.concat(bins, ignore_index=True), "reliability.csv")
+        step = self.config.trainer.steps
+        table, reliability = all_splits(of_splits, logratios, self.objective.beta, step)
+        self.save_table(table, "people.csv")
+        self.save_table(reliability, "reliability.csv")
         values = zip(table["split"], table["target"], table["metric"], table["value"], strict=True)
         self.journal.metrics(step, {f"eval/{s}/{t}/{m}": float(v) for s, t, m, v in values if np.isfinite(v)})
 
@@ -280,6 +279,15 @@ class Computation:
                 if evaluation.generate != "never":
                     cells |= held_out.generated(policy, self.config.seed, shrink=factor)
                 self.record(shrunk(factor), split, cells)
+
+    def record_benchmarks(self, policy: PreTrainedModel) -> None:
+        """``benchmarks.csv``: public tasks, of the policy and its reference; the policy's to the journal too."""
+        table = benchmarks.benchmarks(self.stages, policy)
+        self.save_table(table, benchmarks.FILE)
+        own = table[table["control"] == str(TRAINED)]
+        values = zip(own["task"], own["metric"], own["value"], strict=True)
+        self.journal.metrics(self.config.trainer.steps, {f"benchmark/{task}/{m}": float(v) for task, m, v in values})
+        self.journal.tags({"lm_eval": command(self.config.evaluation.harness)})
 
     def record(self, control: Control, split: str, cells: Cells) -> None:
         """The cells of one policy on one split, to ``results/`` and, of the policy itself, to the journal."""
@@ -338,13 +346,7 @@ class Computation:
         for kind in ("targets", "prompts"):
             shutil.rmtree(self.folder.results / kind, ignore_errors=True)
         if self.config.trainer.save_model and self.folder.model.is_dir():
-            self.complete_model()
+            self.stages.tokenizer.save_pretrained(self.folder.model)
+            write_card(self.config, self.folder, Path(self.stages.model_path))
         else:
             shutil.rmtree(self.folder.model, ignore_errors=True)
-
-    def complete_model(self) -> None:
-        """Make the trained policy's folder one that can be used by itself: with its tokenizer and a card."""
-        base = Path(self.stages.model_path)
-        self.stages.tokenizer.save_pretrained(self.folder.model)
-        card = model_card(self.config, self.folder, licence_of(base) if base.is_dir() else None)
-        (self.folder.model / "README.md").write_text(card, encoding="utf-8")

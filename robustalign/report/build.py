@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from robustalign.errors import ConfigError
 from robustalign.evaluation.controls import TRAINED
 from robustalign.evaluation.run_away import ran_away
-from robustalign.report import groups, people, pictures, summary, tables
+from robustalign.report import benchmarks, groups, people, pictures, summary, tables
 from robustalign.report.certify import certificates, certified
 from robustalign.report.choose import choices_csv, choices_table, choose, unequal_rules
 from robustalign.report.claims import Claim
@@ -169,6 +169,8 @@ class _Report:
         parts += self._certified(texts)
         if len(table := people.people_table(self.setting)):
             parts.append(self._part("people", table, people.CAPTION, texts))
+        if len(table := benchmarks.benchmark_table(self.setting)):
+            parts.append(self._part("benchmarks", table, benchmarks.CAPTION, texts))
         tables.write_csv(self.costs, self.folder / "costs.csv")
         parts.append(self._part("costs", short_costs(self.costs), COSTS, texts))
         tables.write_csv(self.certificates, self.folder / "certificates.csv")
