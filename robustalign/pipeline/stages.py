@@ -23,7 +23,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from robustalign import fingerprints
 from robustalign.cache import ArtefactCache
-from robustalign.config import HUMAN, Config, SamplingConfig, most_pairs
+from robustalign.config import HUMAN, Config, SamplingConfig
 from robustalign.data.candidates import Candidates, prompt_texts, sample_candidates, split_key, split_rows
 from robustalign.data.given import carried_columns, given_candidates
 from robustalign.data.rows import Rows
@@ -60,10 +60,11 @@ class Stages:
         """What transformers loads: a folder, or a hub id."""
         if not self.config.model.sft.epochs:
             return self.base_path
-        rows = None if self.config.dataset.source == "chitchat" else self.rows
         key, where = fine_tuned.key(self.config), device(self.config)
         return str(
-            self.cache.get("sft", key, lambda out: fine_tuned.build(self.base_path, self.config, rows, where, out))
+            self.cache.get(
+                "sft", key, lambda out: fine_tuned.build(self.base_path, self.config, self.texts, where, out)
+            )
         )
 
     @cached_property
@@ -113,6 +114,11 @@ class Stages:
         """The rows of a table of prompts or comparisons, in splits."""
         return split_rows(self.config, self.cache)
 
+    @property
+    def texts(self) -> Rows | None:
+        """The same where prompts come from a table; None of chit-chat."""
+        return None if self.config.dataset.source == "chitchat" else self.rows
+
     def candidates_key(self, split: str) -> dict[str, Any]:
         return {"version": 4, "model": self.model_key, **split_key(self.config, split)}
 
@@ -121,8 +127,7 @@ class Stages:
             if self.config.dataset.source == "preferences":
                 given_candidates(self.config, split, self.encoder, self.rows, target)
             else:
-                rows = None if self.config.dataset.source == "chitchat" else self.rows
-                sample_candidates(self.config, split, self.reference, self.encoder, rows, target)
+                sample_candidates(self.config, split, self.reference, self.encoder, self.texts, target)
 
         return self.cache.get("candidates", self.candidates_key(split), build)
 
@@ -304,15 +309,6 @@ KEYS: dict[str, Callable[[Stages, str], dict[str, Any]]] = {
 def splits(config: Config) -> list[str]:
     """The splits a run touches."""
     return [split for split in SPLITS if split == "train" or split in config.evaluation.splits]
-
-
-def outlook(config: Config) -> dict[str, Any]:
-    """What a run would cost: stages ``to_build`` first, and ``tokens`` of its training (None: nobody can tell yet)."""
-    stages = Stages(config)
-    to_build = stages.to_build()
-    each = None if "model" in to_build else stages.pair_tokens()
-    pairs = most_pairs(config)
-    return {"to_build": to_build, "tokens": None if each is None or pairs is None else round(each * pairs)}
 
 
 def shared_key(config: Config) -> str:

@@ -32,7 +32,8 @@ class Program(Protocol):
         """A text that is equal for configs which share all artefacts."""
 
     def outlook(self, config: Config) -> dict[str, Any]:
-        """What a dry run shows: stages ``to_build`` and training ``tokens`` (None: nobody can tell yet)."""
+        """What a dry run shows: stages ``to_build``, training ``tokens`` (None: nobody can tell yet), and in words an
+        ``estimate`` of the work (None, or absent, where there is none)."""
 
     def inputs(self, config: Config) -> dict[str, str]:
         """Fingerprints, by name, of what the config only names: data, model and code. It must be cheap, as it is called

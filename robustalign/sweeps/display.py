@@ -40,7 +40,7 @@ def minutes(status: Status) -> float:
 
 
 def describe_plan(sweep: Sweep, configs: Sequence[Config], backend: Backend, facts: Sequence[Mapping[str, Any]]) -> str:
-    """What a dry run prints; ``found`` are the answers of ``NurseryClient.check``."""
+    """What a dry run prints; ``facts`` are the answers of ``NurseryClient.check``."""
     rows = []
     groups = {key: str(number) for number, key in enumerate(dict.fromkeys(f["shared"] for f in facts), start=1)}
     for (run, status), config, one in zip(sweep.status(), configs, facts, strict=True):
@@ -52,7 +52,11 @@ def describe_plan(sweep: Sweep, configs: Sequence[Config], backend: Backend, fac
         rows.append((run.name, run.folder.name, state, groups[one["shared"]], build, tokens))
     head = ("run", "identity", "state", "shared stages", "of these to build", "training tokens")
     count = f"{len(sweep.runs)} runs, {len(groups)} sets of shared stages; nothing was started"
-    return "\n".join([table(head, rows), "", count, backend.describe(configs)])
+    works: dict[str, list[str]] = {}
+    for (run, _), one in zip(sweep.status(), facts, strict=True):
+        works.setdefault(one.get("estimate") or "no estimate: the model is not here", []).append(run.name)
+    each = [f"{len(names)} x {work}" if len(works) > 1 else f"each run: {work}" for work, names in works.items()]
+    return "\n".join([table(head, rows), "", count, backend.describe(configs), *each])
 
 
 def print_summary(sweep: Sweep, sweep_importer: SweepImporter | None) -> None:

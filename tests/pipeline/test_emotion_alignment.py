@@ -10,7 +10,8 @@ import pytest
 
 from robustalign.data.candidates import texts_of
 from robustalign.errors import ConfigError
-from robustalign.pipeline.stages import Stages, outlook
+from robustalign.pipeline.estimate import outlook
+from robustalign.pipeline.stages import Stages
 from tests.conftest import compose_config
 from tests.pipeline.test_run import metrics, run, targets
 

@@ -16,7 +16,8 @@ from robustalign.config import Config
 from robustalign.errors import ConfigError
 from robustalign.pipeline import program
 from robustalign.pipeline.checks import check_config
-from robustalign.pipeline.stages import Stages, outlook
+from robustalign.pipeline.estimate import outlook
+from robustalign.pipeline.stages import Stages
 from robustalign.policies.load import asset_folder, load_model, load_tokenizer
 from robustalign.run.folder import RunFolder, Stopped
 from robustalign.run.journal import Journal
