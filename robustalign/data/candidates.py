@@ -36,6 +36,7 @@ from robustalign.data.whole_groups import with_whole_groups
 from robustalign.errors import ConfigError
 from robustalign.policies.encode import Encoder, Unrenderable
 from robustalign.policies.generate import sample_replies
+from robustalign.policies.unfinished import Unfinished
 
 
 @dataclass(frozen=True)
@@ -207,8 +208,12 @@ def sample_candidates(
     encoder: Encoder,
     rows: Rows | None,
     target: Path,
+    unfinished: Unfinished | None = None,
 ) -> None:
-    """Sample ``dataset.samples`` replies to each prompt of a split; save the table and its account in ``target``."""
+    """Sample ``dataset.samples`` replies to each prompt of a split; save the table and its account in ``target``.
+
+    ``unfinished``: where an earlier attempt left the replies that it had drawn.
+    """
     prompts, facts = select_prompts(config, split, encoder, rows)
     ids = [encoder.prompt(messages(prompt.turns)) for prompt in prompts]
     replies = sample_replies(
@@ -219,6 +224,7 @@ def sample_candidates(
         sampling=config.dataset.sampling,
         seed=config.dataset.seed,
         progress=f"sampling {split} candidates",
+        unfinished=unfinished,
     )
     _save(prompts, ids, [[encoder.text(r) for r in row] for row in replies], replies, target)
     account = (

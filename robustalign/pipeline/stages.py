@@ -43,6 +43,7 @@ from robustalign.policies.load import (
 )
 from robustalign.policies.logprobs import score_completions
 from robustalign.policies.save import is_adapter, merge
+from robustalign.policies.unfinished import Unfinished
 from robustalign.rewards import build_scorer, score_all, scorer_module
 from robustalign.shifts import Component, ScorerShift, Shift, Standards
 from robustalign.shifts.columns import column_shift
@@ -123,13 +124,19 @@ class Stages:
         return {"version": 4, "model": self.model_key, **split_key(self.config, split)}
 
     def candidates_folder(self, split: str) -> Path:
+        key = self.candidates_key(split)
+        folder = self.cache.path("candidates", key)
+        unfinished = Unfinished(folder.with_name(f"{folder.name}.unfinished"))
+
         def build(target: Path) -> None:
             if self.config.dataset.source == "preferences":
                 given_candidates(self.config, split, self.encoder, self.rows, target)
             else:
-                sample_candidates(self.config, split, self.reference, self.encoder, self.texts, target)
+                sample_candidates(self.config, split, self.reference, self.encoder, self.texts, target, unfinished)
 
-        return self.cache.get("candidates", self.candidates_key(split), build)
+        self.cache.get("candidates", key, build)
+        unfinished.remove()
+        return folder
 
     def scores_key(self, split: str) -> dict[str, Any]:
         human, memory = self.config.dataset.source == "preferences", inputs.memory(self.config)

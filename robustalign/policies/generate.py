@@ -12,6 +12,7 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList,
 
 from robustalign.config import SamplingConfig
 from robustalign.policies.encode import Encoder
+from robustalign.policies.unfinished import Unfinished
 from robustalign.progress import paced
 
 
@@ -57,29 +58,35 @@ def sample_replies(
     reference: PreTrainedModel | None = None,
     shrink: float = 1.0,
     progress: str | None = None,
+    unfinished: Unfinished | None = None,
 ) -> list[list[list[int]]]:
     """``count`` replies to each prompt as ids: ``[prompt][reply] -> ids``.
 
     A reply holds what was sampled, up to and with the first token that ends it; one that was cut at
     ``sampling.max_new_tokens`` stays open. The global random state is left as it was. With ``reference`` and
-    ``shrink`` < 1 the replies come from ``ref + shrink (policy - ref)`` logits.
+    ``shrink`` < 1 the replies come from ``ref + shrink (policy - ref)`` logits. With ``unfinished`` an interrupted call
+    goes on where it was.
     """
     device = next(model.parameters()).device
     ends = end_tokens(model, encoder)
     order = sorted((i for i in range(len(prompts)) for _ in range(count)), key=lambda i: (len(prompts[i]), i))
-    replies: list[list[list[int]]] = [[] for _ in prompts]
     settings = _settings(sampling, ends, encoder.pad)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), _only(settings, model):
         torch.manual_seed(seed)
-        for start in paced(range(0, len(order), sampling.batch_size), progress):
+        sampled = [] if unfinished is None else unfinished.load(device)
+        for start in paced(range(len(sampled), len(order), sampling.batch_size), progress):
             chosen = order[start : start + sampling.batch_size]
             batch = _left_padded([prompts[i] for i in chosen], encoder.pad, device)
             processors = LogitsProcessorList()
             if reference is not None and shrink != 1.0:
                 processors.append(TowardsReference(reference, batch["attention_mask"], shrink))
             ids = model.generate(**batch, logits_processor=processors)  # type: ignore[operator]
-            for i, row in zip(chosen, ids[:, batch["input_ids"].shape[1] :].tolist(), strict=True):
-                replies[i].append(until_end(row, ends))
+            sampled += [until_end(row, ends) for row in ids[:, batch["input_ids"].shape[1] :].tolist()]
+            if unfinished is not None:
+                unfinished.save(sampled, device)
+    replies: list[list[list[int]]] = [[] for _ in prompts]
+    for i, reply in zip(order, sampled, strict=True):
+        replies[i].append(reply)
     return replies
 
 

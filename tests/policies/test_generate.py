@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from transformers import GenerationConfig
@@ -11,6 +13,7 @@ from robustalign.evaluation.generated import sequence_kl
 from robustalign.policies.encode import Encoder
 from robustalign.policies.generate import TowardsReference, _left_padded, end_tokens, sample_replies, until_end
 from robustalign.policies.load import with_adapters
+from robustalign.policies.unfinished import Unfinished
 from tests.conftest import tiny_llama
 
 PROMPTS = [[1, 5, 9, 11], [1, 7], [1, 30, 31, 32, 33, 34]]
@@ -125,3 +128,30 @@ def test_kl_along_a_sequence() -> None:
         a, b = (m(input_ids=torch.tensor([[1, 7, 8, 2]])).logits[0, 1:3].log_softmax(-1) for m in (p, q))
     expected = (a.exp() * (a - b)).sum().item()
     assert abs(sequence_kl(p, q, PROMPTS, [[8, 2]] * 3, pad=0)[1] - expected) < 1e-10
+
+
+def test_sampling_that_was_killed_goes_on_with_the_same_draws(tokenizer, tmp_path, monkeypatch) -> None:
+    model = tiny_llama(vocabulary=len(tokenizer))
+    plain, calls = model.generate, []
+
+    def dies_at(number: int):
+        def generate(*args, **options):
+            calls.append(number)
+            if len(calls) == number:
+                raise KeyboardInterrupt
+            return plain(*args, **options)
+
+        return generate
+
+    options = {"count": 7, "sampling": replace(SAMPLING, batch_size=2)}
+    whole = draw(model, tokenizer, **options)
+    file = Unfinished(tmp_path / "cache" / "ab.unfinished", every=0)
+    monkeypatch.setattr(model, "generate", dies_at(6))
+    with pytest.raises(KeyboardInterrupt):
+        draw(model, tokenizer, **options, unfinished=file)
+    monkeypatch.setattr(model, "generate", plain)
+    torch.manual_seed(99)
+    assert len(file.load(torch.device("cpu"))) == 10, "five batches of two"
+    assert draw(model, tokenizer, **options, unfinished=file) == whole
+    file.remove()
+    assert not file.file.exists() and draw(model, tokenizer, **options, unfinished=file) == whole
