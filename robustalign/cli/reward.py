@@ -134,7 +134,34 @@ def _write(
     (args.to / "training.json").write_text(json.dumps(facts, indent=1) + "\n")
     for title, figures in tables.items():
         print(f"{title}:\n{table(figures)}\n")
+    if args.track:
+        print(f"MLflow run {_track(args, recipe, trained, tables)} of experiment {args.track}")
     print(f"epoch {trained.epoch} of {recipe.epochs} by validation loss, in {args.to}")
+
+
+def _track(args: argparse.Namespace, recipe: Recipe, trained: Trained, tables: Mapping[str, Figures]) -> str:
+    """A run of MLflow with the recipe, the losses, the held-out figures and the fingerprints of texts and weights."""
+    from robustalign import fingerprints
+    from robustalign.tracking.reward_runs import record_reward
+
+    figures = {
+        f"held_out/{label}/{metric}": float(figure.value)
+        for label, row in next(iter(tables.values())).items()
+        for metric, figure in row.items()
+    }
+    tags = {f"texts.{split}": fingerprints.of_file(getattr(args, split)) for split in ("train", "validation", "test")}
+    tags |= {"weights": fingerprints.of_options({"path": str(args.to)})["path"], "command": args.command}
+    uri = args.uri or f"sqlite:///{args.output.absolute() / 'mlflow.db'}"
+    return record_reward(
+        uri,
+        args.track,
+        args.output / "mlartifacts",
+        args.to,
+        params={name: str(value) for name, value in vars(recipe).items()},
+        curve=trained.curve,
+        figures=figures,
+        tags=tags,
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -165,6 +192,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--against", help="file of conf/reward: compare its objectives of the same names, held out")
     parser.add_argument("--data", help="name and source of the data, for the card")
     parser.add_argument("--licence", help="of the data, for the card")
+    parser.add_argument("--track", metavar="EXPERIMENT", help="log the training to this experiment of MLflow")
+    parser.add_argument("--uri", help="MLflow store; default: mlflow.db in --output")
+    parser.add_argument("--output", type=Path, default=Path("outputs"), help="folder of the store, as paths.output")
     return parser
 
 

@@ -142,6 +142,12 @@ def scorer(name: str, spec: Mapping[str, Any], memory: Path | None = None) -> di
     return facts
 
 
+def reward_weights(config: Config) -> dict[str, str]:
+    """By reward the fingerprint of the model that it scores by, as ``robustalign reward --track`` logs it."""
+    files = {name: scorer(name, spec, memory(config))["files"] for name, spec in used_rewards(config).items()}
+    return {f"reward.{name}.weights": contents["path"] for name, contents in files.items() if "path" in contents}
+
+
 def code(name: str, spec: Mapping[str, Any]) -> dict[str, Any]:
     """The code that scores an objective: of a scorer that ships, what is beside it."""
     module = scorers.scorer_module(name, spec)

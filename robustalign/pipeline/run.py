@@ -20,7 +20,7 @@ from robustalign.evaluation.harness import command
 from robustalign.evaluation.run_away import ran_away
 from robustalign.evaluation.targets import Cells, evaluate_targets, per_prompt
 from robustalign.files import replacing
-from robustalign.pipeline import benchmarks, fine_tuned
+from robustalign.pipeline import benchmarks, fine_tuned, inputs
 from robustalign.pipeline.account import tell_pairs, tell_splits
 from robustalign.pipeline.between_steps import Steps
 from robustalign.pipeline.held_out import HeldOut
@@ -133,7 +133,6 @@ class Computation:
         with self.usage.stage("controls"):
             self.evaluate_controls(policy, ratios)
         if self.config.evaluation.harness.tasks:
-            self.stop_if_asked()
             with self.usage.stage("benchmarks"):
                 self.record_benchmarks(policy)
         self.finish()
@@ -284,9 +283,8 @@ class Computation:
         """``benchmarks.csv``: public tasks, of the policy and its reference; the policy's to the journal too."""
         table = benchmarks.benchmarks(self.stages, policy)
         self.save_table(table, benchmarks.FILE)
-        own = table[table["control"] == str(TRAINED)]
-        values = zip(own["task"], own["metric"], own["value"], strict=True)
-        self.journal.metrics(self.config.trainer.steps, {f"benchmark/{task}/{m}": float(v) for task, m, v in values})
+        own = table[table["control"] == str(TRAINED)].itertuples()
+        self.journal.metrics(self.config.trainer.steps, {f"benchmark/{r.task}/{r.metric}": float(r.value) for r in own})
         self.journal.tags({"lm_eval": command(self.config.evaluation.harness)})
 
     def record(self, control: Control, split: str, cells: Cells) -> None:
@@ -331,7 +329,7 @@ class Computation:
             costs["cost/seconds_per_pair"] = self.usage.seconds["train"] / trained
         self.journal.metrics(self.config.trainer.steps, costs)
         pairs = {"training_pairs": self.prepared.rows.fingerprint} if self.prepared else {}
-        self.journal.tags({"device": str(device(self.config))} | pairs)
+        self.journal.tags({"device": str(device(self.config))} | pairs | inputs.reward_weights(self.config))
         for kind, merged in (("prompts", "prompts.parquet"), ("targets", TABLE)):
             parts = sorted((self.folder.results / kind).glob(f"*{Path(merged).suffix}"))
             reader = pd.read_parquet if kind == "prompts" else pd.read_csv

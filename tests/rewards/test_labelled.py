@@ -8,7 +8,11 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForSequenceClassification
 
+from robustalign import fingerprints
 from robustalign.cli.reward import main
+from robustalign.pipeline.inputs import reward_weights
+from robustalign.tracking.store import open_store
+from tests.conftest import compose_config
 from tests.rewards.test_training import texts
 
 NAMES = "good\nbad\nneutral\n"
@@ -50,6 +54,22 @@ def test_it_is_compared_with_a_scorer_that_is_there(folder, tmp_path, capsys) ->
     assert main(words(folder, tmp_path / "model", *more)) == 0
     told = capsys.readouterr().out.split("against `reward=lexical`")[1]
     assert "| ask | " in told and "| rude |" not in told and "| 0.500 [0.500, 0.500] |" in told
+
+
+def test_its_training_is_a_run_whose_weights_the_runs_that_use_it_name(folder, tmp_path, capsys) -> None:
+    """Lineage: texts -> reward model -> the run that scores by it, by one fingerprint."""
+    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    more = ("--group", "rude=bad", "--track", "rewards", "--output", str(tmp_path), "--uri", store)
+    assert main(words(folder, tmp_path / "model", *more)) == 0
+    (run,) = open_store(store).search_runs(["1"])
+    told = capsys.readouterr().out
+    assert f"MLflow run {run.info.run_id} of experiment rewards" in told
+    assert run.data.params["learning_rate"] == "0.003" and run.data.metrics["held_out/rude/auc"] > 0.9
+    assert {"reward/train_loss", "reward/validation_loss"} <= set(run.data.metrics)
+    assert run.data.tags["texts.train"] == fingerprints.of_file(folder / "train.tsv.gz")
+    scorer = f"{{scorer: classifier, path: {tmp_path / 'model'}, label: rude}}"
+    config = compose_config(f"+reward.rude={scorer}")
+    assert reward_weights(config) == {"reward.rude.weights": run.data.tags["weights"]}
 
 
 @pytest.mark.parametrize(
