@@ -42,3 +42,11 @@ def test_benchmarks_are_run_on_policy_and_reference(smoke, tasks: Path) -> None:
     before = program.inputs(config)
     (tasks / "small_talk.jsonl").write_text("{}")
     assert program.inputs(config)["harness"] != before["harness"], "edited questions make a finished run outdated"
+
+
+@pytest.mark.parametrize("name", ["few_pairs", "label_noise"])
+def test_our_own_experiments_have_a_smallest_size(smoke, name: str) -> None:
+    table = targets(
+        run(smoke(name, "trainer.max_steps=2", "evaluation.shrinkage=[]", "evaluation.generate=never"), name)
+    )
+    assert {"loss", "accuracy"} <= set(table["metric"])

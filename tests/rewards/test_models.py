@@ -21,8 +21,10 @@ from transformers import (
 )
 
 from robustalign.errors import ConfigError
+from robustalign.policies.load import asset_folder, load_model, load_tokenizer
 from robustalign.rewards import Scorer, build_scorer, checked, scorer_module
 from robustalign.rewards.armorm import OBJECTIVES
+from tests.conftest import compose_config
 
 WORDS = """the a tea coffee rain is good bad very like i you do not what book old new red blue""".split()  # noqa: SIM905
 SPECIAL = ["<pad>", "<unk>", "<begin>", "<head>", "</head>", "<eot>"]
@@ -183,6 +185,22 @@ def test_relevance_is_the_cosine_of_mean_embeddings(tmp_path) -> None:
         assert value == pytest.approx(float(torch.cosine_similarity(a, b, 0)), abs=1e-5)
 
 
+def test_fluency_is_the_mean_log_probability_of_a_replys_tokens(tmp_path) -> None:
+    path = asset_folder("chitchat_tiny")
+    model, tok = load_model(path, compose_config().model), load_tokenizer(path)
+    for length in (512, 6):
+        values = score({"scorer": "fluency", "path": str(path), "max_length": length, "batch_size": 2})
+        for prompt, reply, value in zip(PROMPTS, REPLIES, values, strict=True):
+            start = tok(f"<bos>{prompt}<eos>", add_special_tokens=False)["input_ids"]
+            end = [*tok(reply, add_special_tokens=False)["input_ids"], tok.eos_token_id][: length - 1]
+            start = start[-(length - len(end)) :]
+            logps = torch.log_softmax(model(input_ids=torch.tensor([start + end])).logits[0].detach(), -1)
+            alone = [float(logps[len(start) - 1 + i, token]) for i, token in enumerate(end)]
+            assert value == pytest.approx(np.mean(alone), abs=1e-4)
+    with pytest.raises(ValueError, match=r"path: cannot load"):
+        score({"scorer": "fluency", "path": str(tmp_path / "nothing")})
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -198,5 +216,5 @@ def test_scores_that_are_no_scores_are_refused_by_name(values, message) -> None:
 
 
 def test_scorers_of_models_are_found_by_name() -> None:
-    for name in ("classifier", "armorm", "relevance"):
+    for name in ("classifier", "armorm", "relevance", "fluency"):
         assert scorer_module("x", {"scorer": name}).__name__ == f"robustalign.rewards.{name}"
