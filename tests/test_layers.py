@@ -26,7 +26,7 @@ LEVEL = {
     "policies": 2,
     "rewards": 2,
     "shifts": 2,
-    "theory": 2,
+    "theory": 3,
     "data": 3,
     "groups": 3,
     "training": 4,

@@ -39,7 +39,7 @@ class LogLinear:
         """``n`` independent pairs with Bradley-Terry labels."""
         generator = torch.Generator().manual_seed(seed)
         uniform = torch.rand(n, 2 * (len(self.truth) + 1), generator=generator, dtype=torch.float64)
-        x = self._differences(uniform)
+        x = differences(uniform)
         wins = torch.rand(n, generator=generator, dtype=torch.float64) < torch.sigmoid(self.beta * x @ self.truth)
         return Sample(torch.where(wins[:, None], x, -x), torch.full((n,), 1 / n, dtype=torch.float64))
 
@@ -47,13 +47,9 @@ class LogLinear:
         """The population law as ``2 points`` weighted pairs: scrambled Sobol features, each with both labels in their
         exact shares."""
         engine = torch.quasirandom.SobolEngine(2 * (len(self.truth) + 1), scramble=True, seed=seed)
-        x = self._differences(engine.draw(points, dtype=torch.float64))
+        x = differences(engine.draw(points, dtype=torch.float64))
         share = torch.sigmoid(self.beta * x @ self.truth) / points
         return Sample(torch.cat([x, -x]), torch.cat([share, 1 / points - share]))
-
-    def _differences(self, uniform: Tensor) -> Tensor:
-        first, second = uniform.chunk(2, dim=1)
-        return _in_the_ball(first) - _in_the_ball(second)
 
     def losses(self, theta: Tensor, data: Sample) -> Tensor:
         """DPO losses ``[N]``."""
@@ -111,6 +107,13 @@ def fit(objective: Objective, data: Sample, start: Tensor | None = None) -> Tens
 
     search.step(closure)
     return theta.detach()
+
+
+def differences(uniform: Tensor) -> Tensor:
+    """``[N, d]`` features of one reply minus those of another, each uniform in the unit ball, from ``[N, 2 (d + 1)]``
+    numbers in [0, 1]."""
+    first, second = uniform.chunk(2, dim=1)
+    return _in_the_ball(first) - _in_the_ball(second)
 
 
 def _in_the_ball(uniform: Tensor) -> Tensor:
