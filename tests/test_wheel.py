@@ -52,6 +52,7 @@ OUTSIDE = {
     "sync": ("sync",),
     "export": ("export", "none"),
     "rates": ("rates", "seeds=1"),
+    "atlas": ("atlas", "seeds=1"),
     "demo": ("demo", "trainer.max_steps=0"),
     "doctor": ("doctor",),
 }

@@ -23,6 +23,7 @@ COMMANDS = {
     "audit": ("audit", "measure a policy that is there already, by whatever tool it was trained, under every target"),
     "reward": ("reward", "train a reward model on labelled texts"),
     "rates": ("log_linear_rates", "measure the theory's rates in the class it is about"),
+    "atlas": ("atlas", "which method helps under which shift, where everything can be computed"),
     "demo": ("demo", "the neglected minority in 12 runs, SmolLM2 in 3, and their reports (7 minutes on 2 cores)"),
     "doctor": ("doctor", "what is installed here, what is missing, and the command that brings it"),
 }

@@ -52,14 +52,14 @@ def with_predictions(cells: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataF
     return both.assign(predicted=both["predicted"].astype(int), right=both["predicted"].astype(int) == both["sign"])
 
 
-def markdown(cells: pd.DataFrame) -> pd.DataFrame:
-    """Shifts by methods: gain beyond dpo at the same distance in hundredths, in bold where it is shown."""
+def matrix(cells: pd.DataFrame) -> pd.DataFrame:
+    """Shifts by methods: gain beyond dpo at the same distance in hundredths, with a mark where it is shown."""
     rows = []
     for shift, part in cells.groupby("shift", sort=False):
         row = {"shift": str(shift)}
         for cell in part.to_dict("records"):
             e = Estimate.of_columns(cell, "beyond", int(cell["seeds"]))
             text = f"{100 * e.value:+.0f}"
-            row[str(cell["method"])] = f"**{text}**" if cell["sign"] else text
+            row[str(cell["method"])] = f"{text} ✓" if cell["sign"] else text
         rows.append(row)
     return pd.DataFrame(rows)

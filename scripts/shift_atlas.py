@@ -1,0 +1,3 @@
+from robustalign.cli.atlas import main
+
+main()
