@@ -23,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from robustalign.config import Config, config_dir
 from robustalign.errors import ConfigError, choices
 from robustalign.stores import hide
+from robustalign.sweeps.scales import several
 from robustalign.typed import LIST_FOR_MAPPING
 
 USAGE = 2  # exit code
@@ -89,7 +90,7 @@ def _missing_option(error: BaseException, text: str) -> ConfigError | None:
         return ConfigError("config", text.strip().splitlines()[0])
     group, _, option = match[1].rpartition("/")
     option_lines = text.partition("Available options in")[2].partition("\n\n")[0]
-    options = re.findall(r"^\t([^\s=]+)$", option_lines, re.MULTILINE)
+    options = re.findall(r"^\t([^\s=]+)$", option_lines, re.MULTILINE) + (several() if group == "experiment" else [])
     hint = f"; choose one of: {choices(options)}" if options else ""
     return ConfigError(group or option, f"unknown value {option!r}{hint}")
 

@@ -28,7 +28,7 @@ def scaled(words: Iterable[str]) -> list[str]:
     name = others[places[-1]].partition("=")[2] if places else ""
     there = sizes(name)
     if scale is not None and scale not in there:
-        every = choices(folder.name for folder in _folder().iterdir() if folder.is_dir())
+        every = choices(several())
         size = f"comes in {choices(there)}" if there else "has one size"
         what = f"the experiment {name} {size}" if name else "is of an experiment"
         raise ConfigError("scale", f"{what}; those that come in several are: {every}")
@@ -41,6 +41,11 @@ def sizes(experiment: str) -> list[str]:
     """The scales that an experiment comes in; none where it has one size."""
     folder = _folder() / experiment
     return [scale for scale in SCALES if experiment and (folder / f"{scale}.yaml").is_file()]
+
+
+def several() -> list[str]:
+    """The experiments that come in several sizes."""
+    return sorted(folder.name for folder in _folder().iterdir() if folder.is_dir())
 
 
 def _folder() -> Path:
