@@ -179,6 +179,7 @@ def _check_shift(config: Config) -> None:
         raise ConfigError(f"shift.targets.{name}", "this name is kept for a summary; choose another")
     check_stored("shift.targets", shift.targets)
     _check_visible(config)
+    _check_temperatures(config)
     if shift.combine == "geometric" and any(name.startswith("-") for name in shift.objectives):
         raise ConfigError("shift.objectives", "a negated objective has no geometric mean; use shift.combine=convex")
 
@@ -200,6 +201,15 @@ def _check_visible(config: Config) -> None:
         raise ConfigError("shift.visible", fix)
     if shift.visible == "natural" and len(shift.groups) != len(shift.objectives):
         raise ConfigError("shift.groups", f"natural visibility needs one prompt group for each of {shift.objectives}")
+
+
+def _check_temperatures(config: Config) -> None:
+    shift = config.shift
+    if shift.temperatures and len(shift.temperatures) != len(shift.objectives):
+        raise ConfigError("shift.temperatures", f"needs one number for each of {shift.objectives}, or none")
+    if shift.temperatures and (shift.combine != "population" or config.dataset.pairs.rule != "bradley_terry"):
+        fix = "needs shift.combine=population and dataset.pairs.rule=bradley_terry, whose labels have a temperature"
+        raise ConfigError("shift.temperatures", fix)
 
 
 def _check_labels(config: Config) -> None:

@@ -180,6 +180,7 @@ class ShiftConfig:
     floor: float = number(0.01, "(0, 1)")  # geometric: raw scores in [0, 1] are floored here
     visible: str = word("false", VISIBLE)  # population: false | tag (the prompt names the group) | natural (its own)
     groups: list[str] = field(default_factory=list)  # natural: the prompt group of each objective's people
+    temperatures: list[float] = numbers("(0, inf)")  # population: how undecided each objective's people are; []: all 1
 
 
 @dataclass

@@ -55,7 +55,8 @@ class Standards:
 
 @dataclass(frozen=True)
 class Component:
-    """One labeller: ``utility(scores)`` has the scores' shape; ``group``: the prompts it may label, '' for all."""
+    """One labeller: ``utility(scores)`` has the scores' shape; ``group``: the prompts it may label, '' for all;
+    ``temperature``: of its Bradley-Terry labels, over that of the rule."""
 
     name: str
     objectives: tuple[str, ...]
@@ -64,6 +65,7 @@ class Component:
     floor: float
     standards: Standards
     group: str = ""
+    temperature: float = 1.0
 
     def utility(self, scores: Scores) -> np.ndarray:
         """r*_convex = sum_k w_k z_k; r*_geometric = prod_k r_k^w_k, standardised (arXiv 2502.01930, section 7.1)."""
@@ -93,9 +95,9 @@ class ScorerShift(Shift):
     def names(self) -> tuple[str, ...]:
         return tuple(self.config.targets)
 
-    def _component(self, name: str, mix: Sequence[float], group: str = "") -> Component:
+    def _component(self, name: str, mix: Sequence[float], group: str = "", temperature: float = 1.0) -> Component:
         c = self.config
-        return Component(name, tuple(c.objectives), tuple(mix), c.combine, c.floor, self.standards, group)
+        return Component(name, tuple(c.objectives), tuple(mix), c.combine, c.floor, self.standards, group, temperature)
 
     @cached_property
     def components(self) -> tuple[Component, ...]:
@@ -106,7 +108,9 @@ class ScorerShift(Shift):
             return tuple(self._component(name, mix) for name, mix in mixtures.items())
         groups = {"false": [""] * len(c.objectives), "tag": c.objectives, "natural": c.groups}[c.visible]
         unit = np.eye(len(c.objectives)).tolist()
-        return tuple(self._component(n, row, g) for n, row, g in zip(c.objectives, unit, groups, strict=True))
+        heats = c.temperatures or [1.0] * len(c.objectives)
+        people = zip(c.objectives, unit, groups, heats, strict=True)
+        return tuple(self._component(name, row, group, heat) for name, row, group, heat in people)
 
     def shares(self, target: str | None = None) -> np.ndarray:
         """Weights over ``components`` of a target population; None is the nominal one."""
@@ -209,7 +213,7 @@ def draw_pairs(
     if rule.rule == "bradley_terry":
         first, second = order[..., 0], order[..., 1]
         gap = utility[rows, first] - utility[rows, second]
-        wins = coin < 1.0 / (1.0 + np.exp(-gap / rule.temperature))
+        wins = coin < 1.0 / (1.0 + np.exp(-gap / (rule.temperature * component.temperature)))
         chosen, rejected = np.where(wins, first, second), np.where(wins, second, first)
         gap = np.where(wins, gap, -gap)
     else:

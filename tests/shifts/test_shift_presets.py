@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from robustalign.config import PairsConfig, config_dir
+from robustalign.errors import ConfigError
 from robustalign.pipeline.checks import check_config
 from robustalign.shifts import ScorerShift, Standards
+from robustalign.shifts.preferences import draw_pairs
 from tests.conftest import compose_config
 
 POPULATIONS = [
@@ -18,7 +20,8 @@ POPULATIONS = [
 
 
 def preset(name: str) -> tuple[ScorerShift, dict[str, np.ndarray]]:
-    config = compose_config(f"shift={name}")
+    labels = ["dataset.pairs.rule=bradley_terry"] if name == "annotator_temperature" else []
+    config = compose_config(f"shift={name}", *labels)
     check_config(config)
     rng = np.random.default_rng(0)
     bases = sorted({objective.removeprefix("-") for objective in config.shift.objectives})
@@ -52,3 +55,34 @@ def test_the_composed_shift_is_the_product_of_its_parts() -> None:
     apart = 0.5 * np.log(0.5 / 0.9) + 0.5 * np.log(0.5 / 0.1)
     total = shift.kl("clean_joy_0.5", scores, PairsConfig())
     assert total == pytest.approx(apart + np.log(1 / 0.9)), "divergences of independent shifts add up"
+
+
+def test_undecided_people_label_at_their_own_temperature() -> None:
+    """P(the better is chosen) = sigmoid(gap / (rule's x own temperature))."""
+    shift, scores = preset("annotator_temperature")
+    rule = PairsConfig(rule="bradley_terry", temperature=0.5, min_gap=0.0)
+    scores = {name: np.tile(values, (25, 1)) for name, values in scores.items()}
+    texts = [[f"reply {i} {j}" for j in range(4)] for i in range(5000)]
+    for index, people in enumerate(shift.components):
+        pairs = draw_pairs(people, index, scores, texts, [""] * 5000, rule, per_prompt=1, seed=1)
+        utility = people.utility(scores)
+        gap = utility[pairs.prompt, pairs.chosen] - utility[pairs.prompt, pairs.rejected]
+        sure = 1 / (1 + np.exp(-np.abs(gap) / (0.5 * people.temperature)))
+        assert np.mean(gap > 0) == pytest.approx(sure.mean(), abs=4 * np.sqrt(0.25 / len(gap)))
+    assert [people.temperature for people in shift.components] == [4.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ("shift=annotator_temperature",),
+            r"shift\.temperatures: needs shift\.combine=population and dataset\.pairs\.rule",
+        ),
+        (("shift=conflicting", "shift.temperatures=[1]"), r"shift\.temperatures: needs one number for each of"),
+        (("shift=conflicting", "shift.temperatures=[1,0]"), r"shift\.temperatures"),
+    ],
+)
+def test_temperatures_that_mean_nothing_are_refused(overrides: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        compose_config(*overrides)
