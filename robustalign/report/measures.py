@@ -58,6 +58,8 @@ class Values:
 
     def only(self, seeds: tuple[int, ...]) -> Values:
         """The values of some of the seeds."""
+        if seeds == self.seeds:
+            return self
         columns = [self.seeds.index(seed) for seed in seeds]
         return replace(self, draws=self.draws[:, columns], seeds=seeds)
 
