@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -32,7 +33,7 @@ def check_harness(config: HarnessConfig) -> None:
         return
     if importlib.util.find_spec("lm_eval") is None:
         raise ConfigError(KEY, "needs the package lm-eval: pip install 'robustalign[leaderboard]'")
-    tasks = _manager(config)
+    tasks = _manager(config.include)
     unknown = [name for name in config.tasks if name not in tasks.all_tasks]
     if unknown:
         own = config.include and f"; those of {config.include} are: {choices(_own(config))}"
@@ -60,7 +61,7 @@ def run_harness(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, conf
             answer = simple_evaluate(
                 model=wrapped,
                 tasks=list(config.tasks),
-                task_manager=_manager(config),
+                task_manager=_manager(config.include),
                 num_fewshot=config.fewshot,
                 limit=config.limit,
                 apply_chat_template=config.chat,
@@ -105,10 +106,12 @@ def _rows(answer: Mapping[str, Any]) -> list[tuple[str, str, float, float, int]]
     return rows
 
 
-def _manager(config: HarnessConfig) -> Any:
+@cache
+def _manager(include: str | None) -> Any:
+    """The harness's index of tasks, which takes seconds to read."""
     from lm_eval.tasks import TaskManager
 
-    return TaskManager(include_path=config.include)
+    return TaskManager(include_path=include)
 
 
 def _own(config: HarnessConfig) -> list[str]:
