@@ -166,7 +166,8 @@ def _check_dataset(config: Config) -> None:
 def _check_shift(config: Config) -> None:
     shift = config.shift
     check_stored("reward", config.reward)
-    _once("shift.objectives", shift.objectives)
+    if shift.visible != "natural":  # the same objective of other prompts is another group of people
+        _once("shift.objectives", shift.objectives)
     if shift.kind != "scorers":
         check_people(config)
         return
@@ -199,6 +200,8 @@ def _check_visible(config: Config) -> None:
     if shift.visible == "natural" and source != "chitchat":
         fix = f"the prompts of dataset.source={source} have no group; use shift.visible=tag"
         raise ConfigError("shift.visible", fix)
+    if shift.visible == "natural":
+        _once("shift.groups", shift.groups)
     if shift.visible == "natural" and len(shift.groups) != len(shift.objectives):
         raise ConfigError("shift.groups", f"natural visibility needs one prompt group for each of {shift.objectives}")
 

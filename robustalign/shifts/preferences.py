@@ -109,8 +109,15 @@ class ScorerShift(Shift):
         groups = {"false": [""] * len(c.objectives), "tag": c.objectives, "natural": c.groups}[c.visible]
         unit = np.eye(len(c.objectives)).tolist()
         heats = c.temperatures or [1.0] * len(c.objectives)
-        people = zip(c.objectives, unit, groups, heats, strict=True)
+        people = zip(self._people(), unit, groups, heats, strict=True)
         return tuple(self._component(name, row, group, heat) for name, row, group, heat in people)
+
+    def _people(self) -> list[str]:
+        """Names of the groups: their objectives, with the prompts' group where an objective stands more than once."""
+        c = self.config
+        if len(set(c.objectives)) == len(c.objectives):
+            return list(c.objectives)
+        return [f"{objective} of {group}" for objective, group in zip(c.objectives, c.groups, strict=True)]
 
     def shares(self, target: str | None = None) -> np.ndarray:
         """Weights over ``components`` of a target population; None is the nominal one."""

@@ -86,3 +86,22 @@ def test_undecided_people_label_at_their_own_temperature() -> None:
 def test_temperatures_that_mean_nothing_are_refused(overrides: tuple[str, ...], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         compose_config(*overrides)
+
+
+def test_the_same_people_of_other_prompts_are_another_group() -> None:
+    shift, scores = preset("prompt_domain")
+    texts = [[f"reply {i} {j}" for j in range(4)] for i in range(200)]
+    groups = ["question" if i % 3 == 0 else "statement" for i in range(200)]
+    rule = PairsConfig(rule="argmax", min_gap=0.0)
+    of_groups = [
+        draw_pairs(people, index, scores, texts, groups, rule, per_prompt=1, seed=1)
+        for index, people in enumerate(shift.components)
+    ]
+    assert [people.name for people in shift.components] == ["joy of statement", "joy of question"]
+    assert [{groups[prompt] for prompt in pairs.prompt} for pairs in of_groups] == [{"statement"}, {"question"}]
+    for index, people in enumerate(shift.components):
+        np.testing.assert_array_equal(people.utility(scores), shift.components[0].utility(scores)), index
+    with pytest.raises(ConfigError, match=r"shift\.groups: .* names one twice"):
+        compose_config("shift=prompt_domain", "shift.groups=[question,question]")
+    with pytest.raises(ConfigError, match=r"shift\.objectives: .* names one twice"):
+        compose_config("shift=prompt_domain", "shift.visible='false'")
