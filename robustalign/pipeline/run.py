@@ -345,6 +345,6 @@ class Computation:
             shutil.rmtree(self.folder.results / kind, ignore_errors=True)
         if self.config.trainer.save_model and self.folder.model.is_dir():
             self.stages.tokenizer.save_pretrained(self.folder.model)
-            write_card(self.config, self.folder, Path(self.stages.model_path))
+            write_card(self.config, self.folder, Path(self.stages.base_path))
         else:
             shutil.rmtree(self.folder.model, ignore_errors=True)
