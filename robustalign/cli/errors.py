@@ -152,9 +152,9 @@ def _group_keys() -> list[str]:
 
 def _reward_keys() -> list[str]:
     """The options of the rewards that ship, as keys."""
-    files = (config_dir() / "reward").glob("*.yaml")
-    rewards = {name: spec for file in files for name, spec in yaml.safe_load(file.read_text()).items()}
-    return [f"reward.{name}.{option}" for name, spec in rewards.items() for option in spec]
+    files = [yaml.safe_load(file.read_text()) for file in sorted((config_dir() / "reward").glob("*.yaml"))]
+    keys = (f"reward.{name}.{option}" for rewards in files for name, spec in rewards.items() for option in spec)
+    return list(dict.fromkeys(keys))
 
 
 def _method_keys() -> list[str]:

@@ -17,7 +17,7 @@ SEVERAL = sorted(
 def test_the_scale_is_part_of_the_experiments_name() -> None:
     assert scaled(["experiment=emotion_alignment", "seed=1"]) == ["experiment=emotion_alignment/small", "seed=1"]
     assert scaled(["scale=paper", "experiment=emotion_alignment"]) == ["experiment=emotion_alignment/paper"]
-    assert replaced(["experiment=few_pairs"]) == ["experiment=few_pairs"]
+    assert replaced(["experiment=radius_sweep"]) == ["experiment=radius_sweep"]
     assert scaled(["experiment=emotion_alignment/smoke"]) == ["experiment=emotion_alignment/smoke"]
 
 
