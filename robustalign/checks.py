@@ -200,10 +200,12 @@ def _check_visible(config: Config) -> None:
     if shift.visible == "natural" and source != "chitchat":
         fix = f"the prompts of dataset.source={source} have no group; use shift.visible=tag"
         raise ConfigError("shift.visible", fix)
-    if shift.visible == "natural":
-        _once("shift.groups", shift.groups)
-    if shift.visible == "natural" and len(shift.groups) != len(shift.objectives):
+    if shift.visible != "natural":
+        return
+    if len(shift.groups) != len(shift.objectives):
         raise ConfigError("shift.groups", f"natural visibility needs one prompt group for each of {shift.objectives}")
+    if len(set(zip(shift.objectives, shift.groups, strict=True))) < len(shift.groups):
+        raise ConfigError("shift.groups", f"{shift.groups} names one twice for the same objective")
 
 
 def _check_temperatures(config: Config) -> None:

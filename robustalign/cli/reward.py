@@ -18,6 +18,7 @@ import yaml
 from robustalign.cli.errors import one_line_errors
 from robustalign.config import config_dir
 from robustalign.errors import ConfigError, choices
+from robustalign.stores import hide
 
 if TYPE_CHECKING:
     from robustalign.rewards.held_out import Figures
@@ -36,7 +37,7 @@ The folder is a sequence classifier: conf/reward entries with scorer=classifier 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line, train, measure and save."""
     args = _parser().parse_args(argv)
-    args.command = shlex.join(["robustalign", "reward", *(sys.argv[1:] if argv is None else argv)])
+    args.command = hide(shlex.join(["robustalign", "reward", *(sys.argv[1:] if argv is None else argv)]))
     with one_line_errors():
         import torch
 
@@ -142,6 +143,7 @@ def _write(
 def _track(args: argparse.Namespace, recipe: Recipe, trained: Trained, tables: Mapping[str, Figures]) -> str:
     """A run of MLflow with the recipe, the losses, the held-out figures and the fingerprints of texts and weights."""
     from robustalign import fingerprints
+    from robustalign.report.load import store
     from robustalign.tracking.reward_runs import record_reward
 
     figures = {
@@ -151,9 +153,8 @@ def _track(args: argparse.Namespace, recipe: Recipe, trained: Trained, tables: M
     }
     tags = {f"texts.{split}": fingerprints.of_file(getattr(args, split)) for split in ("train", "validation", "test")}
     tags |= {"weights": fingerprints.of_options({"path": str(args.to)})["path"], "command": args.command}
-    uri = args.uri or f"sqlite:///{args.output.absolute() / 'mlflow.db'}"
     return record_reward(
-        uri,
+        store(args.uri, args.output),
         args.track,
         args.output / "mlartifacts",
         args.to,

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from datasets import Dataset
@@ -251,6 +252,18 @@ def prompt_texts(table: Dataset) -> list[str]:
     return [turns[-1]["content"] for turns in table["turns"]]
 
 
+def texts_key(dataset: DatasetConfig) -> dict[str, Any]:
+    """What the data's texts depend on.
+
+    Raises:
+        ConfigError: the data are not there.
+    """
+    if dataset.source != "chitchat":
+        return {"rows": rows_key(dataset)}
+    words = [dataset.min_words, dataset.max_words]
+    return {"words": words, "file": fingerprints.of_file(chitchat.location())}
+
+
 def split_key(config: Config, split: str) -> dict:
     """The key of a split's candidates in the cache: all that they depend on beside the model.
 
@@ -265,16 +278,12 @@ def split_key(config: Config, split: str) -> dict:
         "prompts": getattr(dataset, f"{split}_prompts"),
     }
     key |= {"max_length": config.model.max_length, "system_prompt": config.model.system_prompt}
-    if dataset.source != "chitchat":
-        key |= {"rows": rows_key(dataset)}
+    key |= texts_key(dataset)
     if config.shift.whole_groups:
         key |= {"whole_groups": {name: getattr(config.shift, name) for name in ("kind", "by", "nominal")}}
     if dataset.source == "preferences":
         return key
     key |= {"samples": dataset.samples, "sampling": vars(dataset.sampling).copy()}
-    if dataset.source == "chitchat":
-        words = [dataset.min_words, dataset.max_words]
-        key |= {"words": words, "file": fingerprints.of_file(chitchat.location())}
     if dataset.prompt_tokens is not None:
         key |= {"prompt_tokens": dataset.prompt_tokens}
     if config.shift.visible == "tag":

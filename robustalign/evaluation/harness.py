@@ -6,8 +6,7 @@ import contextlib
 import importlib.util
 import logging
 import os
-import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.metadata import version
 from typing import Any
@@ -121,11 +120,10 @@ def _own(config: HarnessConfig) -> list[str]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Any:
+def _quiet() -> Iterator[None]:
     """Without the harness's bars and tables where nobody watches a terminal."""
     if os.isatty(2):
         yield
         return
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
         yield
-    sys.stderr.flush()

@@ -22,11 +22,7 @@ class PairGroups:
     def weight(self, mass: float) -> np.ndarray | None:
         """Importance weights ``[N]`` of mean 1 that give the last group ``mass`` of the total; None where that is
         impossible: one group, or nobody in the last."""
-        last = self.membership[:, -1]
-        share = float(last.mean())
-        if self.membership.shape[1] == 1 or not 0 < share < 1:
-            return None
-        return last * mass / share + (1 - last) * (1 - mass) / (1 - share)
+        return None if self.membership.shape[1] == 1 else weights_of_mass(self.membership[:, -1], mass)
 
     def metrics(self) -> dict[str, float]:
         """The evidence as numbers by name."""
@@ -61,6 +57,15 @@ class PairGroups:
             lines += ["", f"## {name}", "", "| prompt | chosen | rejected |", "|---|---|---|"]
             lines += [f"| {_cell(r.prompt)} | {_cell(r.chosen)} | {_cell(r.rejected)} |" for r in part.itertuples()]
         return "\n".join(lines) + "\n"
+
+
+def weights_of_mass(membership: np.ndarray, mass: float) -> np.ndarray | None:
+    """Weights ``[N]`` of mean 1 that give a group of ``membership [N]`` ``mass`` of the total; None where it is all or
+    nobody."""
+    share = float(membership.mean())
+    if not 0 < share < 1:
+        return None
+    return membership * mass / share + (1 - membership) * (1 - mass) / (1 - share)
 
 
 def _plain(name: str) -> str:

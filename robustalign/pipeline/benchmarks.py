@@ -7,7 +7,6 @@ from pathlib import Path
 import pandas as pd
 from transformers import PreTrainedModel
 
-from robustalign import fingerprints
 from robustalign.config import HarnessConfig
 from robustalign.evaluation.controls import REFERENCE, TRAINED
 from robustalign.evaluation.harness import run_harness, settings
@@ -26,9 +25,8 @@ def benchmarks(stages: Stages, policy: PreTrainedModel) -> pd.DataFrame:
 
 def _of_reference(stages: Stages, config: HarnessConfig) -> pd.DataFrame:
     key = {"version": 1, "model": stages.model_key, "harness": settings(config)}
-    if config.include is not None:
-        files = [file for file in Path(config.include).rglob("*") if file.is_file()]
-        key["tasks"] = fingerprints.of_files(files, inputs.memory(stages.config))
+    if tasks := inputs.harness_tasks(stages.config):
+        key["tasks"] = tasks["include"]
 
     def build(target: Path) -> None:
         run_harness(stages.reference, stages.tokenizer, config).to_csv(target / FILE, index=False)

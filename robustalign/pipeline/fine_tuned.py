@@ -12,12 +12,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from robustalign import fingerprints
 from robustalign.config import Config
-from robustalign.data.candidates import texts_of
+from robustalign.data.candidates import texts_key, texts_of
 from robustalign.data.rows import Rows
-from robustalign.data.rows import key as rows_key
-from robustalign.data.sources import chitchat
 from robustalign.errors import ConfigError
 from robustalign.pipeline import inputs
 from robustalign.policies.encode import Encoder
@@ -30,12 +27,7 @@ HELD_OUT = 500  # validation texts on which the loss before and after is measure
 
 def key(config: Config) -> dict[str, Any]:
     """All that the result depends on: the base, the options and the texts."""
-    dataset, model = config.dataset, config.model
-    texts: dict[str, Any] = {"source": dataset.source}
-    if dataset.source == "chitchat":
-        texts |= {"words": [dataset.min_words, dataset.max_words], "file": fingerprints.of_file(chitchat.location())}
-    else:
-        texts |= {"rows": rows_key(dataset)}
+    model, texts = config.model, {"source": config.dataset.source, **texts_key(config.dataset)}
     facts = {"version": 1, "base": inputs.model(config), "dtype": model.dtype, "max_length": model.max_length}
     return facts | {"options": asdict(model.sft), "texts": texts}
 

@@ -32,9 +32,8 @@ def inputs(config: Config) -> dict[str, str]:
     prints = {"data": data(config), "model": model(config)}
     if (policy := config.method.get("policy")) is not None:
         prints["policy"] = checkpoint(policy_path(policy, config), None, memory(config), "method.policy")
-    if (tasks := config.evaluation.harness.include) is not None:
-        files = [file for file in sorted(Path(tasks).rglob("*")) if file.is_file()]
-        prints["harness"] = {"files": fingerprints.of_files(files, memory(config))}
+    if tasks := harness_tasks(config):
+        prints["harness"] = {"files": tasks["include"]}
     prints |= {f"reward.{name}": scorer(name, spec, memory(config)) for name, spec in used_rewards(config).items()}
     return {name: fingerprints.of_value(value) for name, value in prints.items()}
 
@@ -49,6 +48,11 @@ def data(config: Config) -> dict[str, Any]:
         return {"file": fingerprints.of_file(chitchat.location())}
     key = rows_key(config.dataset)
     return {name: key[name] for name in ("content", "side")}
+
+
+def harness_tasks(config: Config) -> dict[str, str]:
+    """The content of ``evaluation.harness.include``; empty without it."""
+    return fingerprints.of_options({"include": config.evaluation.harness.include}, memory(config))
 
 
 def memory(config: Config) -> Path:

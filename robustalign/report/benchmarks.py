@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from robustalign.evaluation.controls import REFERENCE, TRAINED
-from robustalign.report.settings import Point, Setting
+from robustalign.report.settings import Setting
 
 FILE = "benchmarks.csv"  # in a run's results/
 PUBLISHED = Path(__file__).with_name("published.csv")  # source, table, model, method, task, value
@@ -21,7 +21,7 @@ CAPTION = (
 
 def benchmark_table(setting: Setting) -> pd.DataFrame:
     """One row a point, one of the reference, and the published ones of the same tasks; empty without benchmarks."""
-    of_points = {point.label: frame for point in setting.points if len(frame := _read(point))}
+    of_points = {point.label: frame for point in setting.points if len(frame := point.results(FILE))}
     if not of_points:
         return pd.DataFrame()
     rows = [{"point": label} | _cells(frame, str(TRAINED)) for label, frame in of_points.items()]
@@ -56,9 +56,3 @@ def _cells(frame: pd.DataFrame, control: str) -> dict[str, str]:
         many = frame[frame["task"] == task]["metric"].nunique() > 1
         cells[f"{task}, {metric}" if many else str(task)] = f"{value:.3f} ± {error:.3f}"
     return cells
-
-
-def _read(point: Point) -> pd.DataFrame:
-    files = [run.files / "results" / FILE for _, run in sorted(point.runs.items())]
-    tables = [pd.read_csv(file) for file in files if file.is_file()]
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()

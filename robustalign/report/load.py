@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import asdict, dataclass, is_dataclass
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pandas as pd
 import yaml
+from omegaconf import MISSING
 
+from robustalign.config import Config
 from robustalign.report.strength import columns_of
 from robustalign.run.identity import labels
 from robustalign.stores import keep_password, sqlite_uri
@@ -198,7 +200,7 @@ def _config(path: Path, params: Mapping[str, str]) -> Mapping[str, Any]:
     """The run's resolved config; of a run that has not ended, what the store was told of it."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     if path.is_file():
-        return yaml.load(path.read_text(), loader)
+        return _completed(yaml.load(path.read_text(), loader), Config)
     config: dict[str, Any] = {}
     for key, value in params.items():
         *groups, leaf = key.split(".")
@@ -207,3 +209,19 @@ def _config(path: Path, params: Mapping[str, str]) -> Mapping[str, Any]:
             node = node.setdefault(group, {})
         node[leaf] = yaml.load(value, loader)
     return config
+
+
+_types = cache(get_type_hints)
+
+
+def _completed(config: Mapping[str, Any], schema: type) -> dict[str, Any]:
+    """A config with the keys that the schema has got since, at their defaults, which change no run."""
+    types = _types(schema)
+    added = {key: value for key, value in vars(schema()).items() if key not in config and value != MISSING}
+    nodes = [key for key, value in config.items() if isinstance(value, dict) and is_dataclass(types.get(key))]
+    full = {key: _completed(config[key], types[key]) for key in nodes}
+    return {
+        **config,
+        **full,
+        **{key: asdict(v) if is_dataclass(v) and not isinstance(v, type) else v for key, v in added.items()},
+    }

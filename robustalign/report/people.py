@@ -77,9 +77,7 @@ def reliability(point: Point, split: str = "test") -> pd.DataFrame:
 
 
 def _read(point: Point, name: str, split: str) -> pd.DataFrame:
-    files = [run.files / "results" / name for _, run in sorted(point.runs.items())]
-    tables = [pd.read_csv(file) for file in files if file.is_file()]
-    frame = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+    frame = point.results(name)
     return frame[frame["split"] == split] if len(frame) else frame
 
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import pandas as pd
+
 from robustalign.config import ShiftConfig
 from robustalign.report.load import Run
 from robustalign.report.strength import Strength, strength_of
@@ -43,6 +45,12 @@ class Point:
     def knob(self) -> Strength | None:
         """What sets how strong it is, as its ambiguity set's class declares; None where nothing does."""
         return strength_of(self.config["method"])
+
+    def results(self, name: str) -> pd.DataFrame:
+        """The rows of a file of ``results/`` over all of its runs that have one, in the order of their seeds."""
+        files = [run.files / "results" / name for _, run in sorted(self.runs.items())]
+        tables = [pd.read_csv(file) for file in files if file.is_file()]
+        return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
     @property
     def strength(self) -> float:

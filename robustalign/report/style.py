@@ -11,12 +11,14 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font, get_font_names
+from matplotlib.image import AxesImage
 from matplotlib.ticker import FuncFormatter, NullFormatter
 from PIL import Image
 
@@ -105,6 +107,16 @@ def undrawable(text: str) -> str:
     faces = [get_font(findfont(name)) for name in fonts()]
     lacking = (c for c in dict.fromkeys(text) if c.isprintable() and not any(f.get_char_index(ord(c)) for f in faces))
     return "".join(lacking)
+
+
+def signed_map(panel: Axes, values: np.ndarray, bound: float, unsure: np.ndarray) -> AxesImage:
+    """``values [R, C]`` as colours from ``-bound`` to ``bound``, hatched where ``unsure [R, C]``."""
+    image = panel.imshow(values, cmap="PuOr_r", vmin=-bound, vmax=bound, aspect="auto")
+    for row, column in np.argwhere(unsure):
+        edges = [column - 0.5, column + 0.5], row - 0.5, row + 0.5
+        panel.fill_between(*edges, hatch="////", facecolor="none", edgecolor="#a0a0a0", linewidth=0)
+    panel.grid(False)
+    return image
 
 
 def panels(columns: int, rows: int = 1, width: float = 3.6, height: float = 3.0) -> tuple[Figure, list[list[Axes]]]:

@@ -24,6 +24,7 @@ from torch import Tensor
 from robustalign.groups.evidence import weigh_evidence
 from robustalign.groups.grouping import PairData
 from robustalign.groups.methods.overlooked import Overlooked
+from robustalign.groups.pair_groups import weights_of_mass
 from robustalign.objectives import (
     AmbiguitySet,
     ChiSquareBall,
@@ -34,7 +35,7 @@ from robustalign.objectives import (
     SigmoidLoss,
     UnbiasedLoss,
 )
-from robustalign.theory.log_linear import LogLinear, Sample, differences, fit
+from robustalign.theory.log_linear import LogLinear, Objective, Sample, differences, fit
 
 DIMENSION, LENGTH = 6, 4.0  # of features, and of a taste
 MASS = 0.3  # total weight of the pairs that overlooked and jtt find
@@ -149,10 +150,16 @@ def worth(world: World, thetas: Tensor) -> np.ndarray:
     return torch.stack(columns, 1).numpy()
 
 
-def minimiser(pairs: Pairs, objective: Callable[[Tensor], Tensor]) -> Tensor:
-    """The theta ``[D]`` of the least objective of margins ``[N]``, with a ridge."""
-    data = Sample(pairs.features, torch.full((len(pairs.features),), 1 / len(pairs.features), dtype=torch.float64))
-    return fit(lambda theta, sample: objective(sample.features @ theta) + RIDGE * theta.square().sum(), data)
+def minimiser(pairs: Pairs, objective: Objective) -> Tensor:
+    """The theta ``[D]`` of the least objective, with a ridge; the pairs are equally likely."""
+    law = torch.full((len(pairs.group),), 1 / len(pairs.group), dtype=torch.float64)
+    ridged: Objective = lambda theta, data: objective(theta, data) + RIDGE * theta.square().sum()  # noqa: E731
+    return fit(ridged, Sample(pairs.features, law))
+
+
+def of_margins(value: Callable[[Tensor], Tensor]) -> Objective:
+    """The objective that a function of the margins ``[N]`` is."""
+    return lambda theta, data: value(data.features @ theta)
 
 
 LOSS = SigmoidLoss(beta=1.0)
@@ -163,7 +170,7 @@ def reweighted(ball: AmbiguitySet, of_groups: bool = False) -> Method:
 
     def method(world: World, pairs: Pairs, seed: int) -> Tensor:
         group = torch.from_numpy(pairs.group) if of_groups else None
-        return minimiser(pairs, lambda margin: ball.worst_case(LOSS.losses(margin), group=group).value)
+        return minimiser(pairs, of_margins(lambda margin: ball.worst_case(LOSS.losses(margin), group=group).value))
 
     return method
 
@@ -173,7 +180,7 @@ def weighted(weights: Callable[[World, Pairs], np.ndarray]) -> Method:
 
     def method(world: World, pairs: Pairs, seed: int) -> Tensor:
         law = torch.from_numpy(weights(world, pairs))
-        return minimiser(pairs, lambda margin: (law * LOSS.losses(margin)).sum() / law.sum())
+        return minimiser(pairs, of_margins(lambda margin: (law * LOSS.losses(margin)).sum() / law.sum()))
 
     return method
 
@@ -181,21 +188,18 @@ def weighted(weights: Callable[[World, Pairs], np.ndarray]) -> Method:
 def flipped_labels(world: World, pairs: Pairs, seed: int) -> Tensor:
     """rDPO at a flip rate of .1."""
     loss = UnbiasedLoss(beta=1.0, flip_rate=0.1)
-    return minimiser(pairs, lambda margin: loss.losses(margin).mean())
+    return minimiser(pairs, of_margins(lambda margin: loss.losses(margin).mean()))
 
 
 def moved_inputs(world: World, pairs: Pairs, seed: int) -> Tensor:
     """WDPO (arXiv 2502.01930, Algorithm 1), at a radius of .1 in units of x."""
-    data = Sample(pairs.features, torch.full((len(pairs.features),), 1 / len(pairs.features), dtype=torch.float64))
-    width = pairs.features.shape[1]
-    objective = LogLinear(truth=torch.zeros(width, dtype=torch.float64)).wdpo(0.1)
-    return fit(lambda theta, sample: objective(theta, sample) + RIDGE * theta.square().sum(), data)
+    return minimiser(pairs, LogLinear(truth=torch.zeros(pairs.features.shape[1], dtype=torch.float64)).wdpo(0.1))
 
 
-def with_mass(found: np.ndarray) -> np.ndarray:
-    """Weights ``[N]`` that give the pairs in ``found [N]`` the total ``MASS``; even ones where that is all or none."""
-    share = found.mean()
-    return np.where(found, MASS / share, (1 - MASS) / (1 - share)) if 0 < share < 1 else np.ones(len(found))
+def with_mass(chosen: np.ndarray) -> np.ndarray:
+    """Weights ``[N]`` that give the pairs in ``chosen [N]`` the total ``MASS``; even ones where that is all or none."""
+    weights = weights_of_mass(chosen.astype(float), MASS)
+    return np.ones(len(chosen)) if weights is None else weights
 
 
 def overlooked_pairs(world: World, pairs: Pairs) -> np.ndarray:

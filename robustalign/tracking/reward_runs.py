@@ -6,7 +6,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from robustalign.tracking.importer import Importer
+from robustalign.names import stored
+from robustalign.tracking.importer import LONGEST_PARAM, LONGEST_TAG, Importer
 
 FILES = ("README.md", "training.json")
 
@@ -46,12 +47,12 @@ def record_reward(
         for name, value in row.items()
         if name != "epoch"
     ]
-    metrics += [Metric(name, value, now, int(curve[-1]["epoch"])) for name, value in figures.items()]
+    metrics += [Metric(stored(name), value, now, int(curve[-1]["epoch"])) for name, value in figures.items()]
     client.log_batch(
         run.info.run_id,
         metrics=metrics,
-        params=[Param(name, value[:6000]) for name, value in params.items()],
-        tags=[RunTag(name, value[:5000]) for name, value in tags.items()],
+        params=[Param(name, value[:LONGEST_PARAM]) for name, value in params.items()],
+        tags=[RunTag(name, value[:LONGEST_TAG]) for name, value in tags.items()],
     )
     for file in FILES:
         client.log_artifact(run.info.run_id, str(folder / file))

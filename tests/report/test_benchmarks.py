@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from robustalign.report.benchmarks import PUBLISHED, benchmark_table, mean_and_error, published
+from robustalign.report.settings import Point
 
 
 def run_with(folder: Path, value: float, task: str = "leaderboard_bbh") -> SimpleNamespace:
@@ -22,10 +23,14 @@ def run_with(folder: Path, value: float, task: str = "leaderboard_bbh") -> Simpl
     return SimpleNamespace(files=folder)
 
 
+def with_runs(runs: dict[int, SimpleNamespace]) -> SimpleNamespace:
+    """A setting of one point, dpo, with these runs."""
+    return SimpleNamespace(points=[Point(label="dpo", config={}, runs=runs)])
+
+
 def test_seeds_are_averaged_and_published_numbers_stand_below(tmp_path: Path) -> None:
     runs = {seed: run_with(tmp_path / str(seed), 0.4 + seed / 10) for seed in (0, 1)}
-    setting = SimpleNamespace(points=[SimpleNamespace(label="dpo", runs=runs)])
-    table = benchmark_table(setting)
+    table = benchmark_table(with_runs(runs))
     assert table["point"].tolist()[:2] == ["dpo", "reference"]
     error = np.hypot(0.1 / np.sqrt(2) / np.sqrt(2), 0.03)
     assert table["leaderboard_bbh"].tolist()[:2] == [f"0.450 ± {error:.3f}", "0.300 ± 0.030"]
@@ -37,14 +42,9 @@ def test_seeds_are_averaged_and_published_numbers_stand_below(tmp_path: Path) ->
 
 def test_without_benchmarks_there_is_no_table_and_ones_own_tasks_stand_alone(tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
-    assert benchmark_table(
-        SimpleNamespace(points=[SimpleNamespace(label="dpo", runs={0: SimpleNamespace(files=tmp_path)})])
-    ).empty
+    assert benchmark_table(with_runs({0: SimpleNamespace(files=tmp_path)})).empty
     own = {0: run_with(tmp_path / "own", 0.5, "mine")}
-    assert benchmark_table(SimpleNamespace(points=[SimpleNamespace(label="dpo", runs=own)]))["point"].tolist() == [
-        "dpo",
-        "reference",
-    ]
+    assert benchmark_table(with_runs(own))["point"].tolist() == ["dpo", "reference"]
 
 
 def test_one_seed_has_the_harness_error_and_none_is_not_invented() -> None:

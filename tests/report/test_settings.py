@@ -7,13 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from robustalign.evaluation.metrics import METRICS
-from robustalign.report.load import once
+from robustalign.report.load import load_runs, once, store
 from robustalign.report.measures import Measures, Policy
 from robustalign.report.settings import settings
 from tests.report.conftest import SEEDS, make
-from tests.report.synthetic import records
+from tests.report.synthetic import bring, records
 
 
 def test_points_and_their_seeds(sweep):
@@ -51,6 +52,18 @@ def test_runs_that_differ_in_more_than_the_seed_are_never_averaged(tmp_path):
 def test_settings_are_reported_apart(tmp_path):
     runs = records(make(tmp_path, ("dpo",), (0,))) + records(make(tmp_path, ("dpo",), (0,), "shift=label_noise"))
     assert sorted(setting.name for setting in settings(runs)) == ["label_noise", "neglected_minority"]
+
+
+def test_runs_from_before_a_key_was_added_are_those_of_its_default(tmp_path):
+    """A new key of the schema parts nobody's earlier runs from later ones."""
+    sweep = make(tmp_path, ("dpo",), (0, 1))
+    early = sweep.runs[0].folder.path / "config.yaml"
+    config = yaml.safe_load(early.read_text())
+    del config["model"]["sft"], config["dataset"]["prompt_tokens"], config["trainer"]["epochs"]
+    early.write_text(yaml.safe_dump(config))
+    bring(sweep)
+    (setting,) = settings(load_runs(store(None, tmp_path), config["tracking"]["experiment"], tmp_path))
+    assert [point.seeds for point in setting.points] == [(0, 1)]
 
 
 def test_unfinished_and_failed_runs_are_named_and_left_out(sweep):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from robustalign.report.style import drawing, note, panels, save
+from robustalign.report.style import drawing, note, panels, save, signed_map
 
 
 def draw_atlas(cells: pd.DataFrame, folder: Path) -> Path:
@@ -20,11 +20,7 @@ def draw_atlas(cells: pd.DataFrame, folder: Path) -> Path:
     with drawing():
         figure, ((panel,),) = panels(1, width=0.62 * len(methods) + 3.4, height=0.32 * len(shifts) + 1.6)
         bound = float(np.abs(values).max()) or 1.0
-        image = panel.imshow(values, cmap="PuOr_r", vmin=-bound, vmax=bound, aspect="auto")
-        for row, column in np.argwhere(signs == 0):
-            edges = [column - 0.5, column + 0.5], row - 0.5, row + 0.5
-            panel.fill_between(*edges, hatch="////", facecolor="none", edgecolor="#a0a0a0", linewidth=0)
-        panel.grid(False)
+        image = signed_map(panel, values, bound, unsure=signs == 0)
         panel.set_xticks(range(len(methods)), methods, rotation=40, ha="right", rotation_mode="anchor")
         panel.set_yticks(range(len(shifts)), shifts)
         figure.colorbar(image, ax=panel, label="worst target, beyond dpo at the same KL")

@@ -15,7 +15,7 @@ from robustalign.report.compare import Comparison
 from robustalign.report.measures import Measures, Policy
 from robustalign.report.settings import Point
 from robustalign.report.statistics import Estimate
-from robustalign.report.style import COLOURS, COORDINATE, Look, colour, legend_below, note, panels
+from robustalign.report.style import COLOURS, COORDINATE, Look, colour, legend_below, note, panels, signed_map
 
 
 def robustness_curves(measures: Measures, comparison: Comparison | None, look: Look) -> Figure | None:
@@ -116,11 +116,8 @@ def heat_map(comparison: Comparison) -> Figure | None:
         values = metric.better * np.array([[e.value for e in row] for row in gains])
         fair = [row for row, point in zip(np.abs(values), points, strict=True) if not point.oracle] or np.abs(values)
         bound = float(np.max(np.nan_to_num(fair))) or 1.0
-        image = panel.imshow(values, cmap="PuOr_r", vmin=-bound, vmax=bound, aspect="auto")
-        for row, column in np.argwhere([[e.known and e.sign == 0 for e in line] for line in gains]):
-            edges = [column - 0.5, column + 0.5], row - 0.5, row + 0.5
-            panel.fill_between(*edges, hatch="////", facecolor="none", edgecolor="#a0a0a0", linewidth=0)
-        panel.grid(False)
+        unsure = np.array([[e.known and e.sign == 0 for e in line] for line in gains])
+        image = signed_map(panel, values, bound, unsure)
         panel.set_xticks(range(len(targets)), targets, rotation=60, ha="right", rotation_mode="anchor")
         panel.set_yticks(range(len(points)), [point.label for point in points] if panel is axes[0] else [])
         panel.set_xlabel("evaluated at")

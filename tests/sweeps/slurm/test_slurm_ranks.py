@@ -74,7 +74,9 @@ def test_a_rank_lost_on_another_node_and_a_requeue_cost_nothing(real: Shell, clu
     assert folder.status().kills == 1
     assert "rank 1 was killed by SIGKILL" in folder.log.read_text()
     at_step(folder, 25)
-    cluster.command("scontrol", "requeue", str(folder.job()))
+    job = folder.job()
+    assert job is not None
+    cluster.command("scontrol", "requeue", job.job)
     waiting = real.start("sweep.py", "wait", "--output", str(real.output))
     assert waiting.wait(300) == 0
     status = folder.status()
