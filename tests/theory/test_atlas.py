@@ -20,7 +20,7 @@ def test_worth_is_nothing_at_the_reference_and_all_of_it_for_ones_own_taste() ->
     far = 1e6 * torch.from_numpy(np.stack([two.people[0].taste, -two.people[0].taste, np.zeros(DIMENSION)]))
     values = worth(two, far)
     np.testing.assert_allclose(values[:, 0], [1, -1, 0], atol=1e-4)
-    np.testing.assert_allclose(values[:, 1], 0, atol=0.03), "an orthogonal taste gains nothing"
+    np.testing.assert_allclose(values[:, 1], 0, atol=0.03, err_msg="an orthogonal taste gains nothing")
 
 
 def test_labels_are_bradley_terrys_at_the_groups_temperature_and_flips() -> None:
