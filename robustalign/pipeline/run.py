@@ -20,7 +20,7 @@ from robustalign.evaluation.harness import command
 from robustalign.evaluation.run_away import ran_away
 from robustalign.evaluation.targets import Cells, evaluate_targets, per_prompt
 from robustalign.files import replacing
-from robustalign.pipeline import benchmarks, fine_tuned, inputs
+from robustalign.pipeline import benchmarks, inputs, lineage
 from robustalign.pipeline.account import tell_pairs, tell_splits
 from robustalign.pipeline.between_steps import Steps
 from robustalign.pipeline.held_out import HeldOut
@@ -113,7 +113,7 @@ class Computation:
             self.prepared = prepare(self.stages, self.objective, self.train_candidates) if trains else None
             self.objective = self.prepared.objective if self.prepared else self.objective
         if distributed.rank() == 0:
-            self.journal.metrics(0, row_counts | fine_tuned.figures(Path(self.stages.model_path)))
+            self.journal.metrics(0, row_counts | lineage.record_stages(self.stages, self.journal))
             self.report_shift()
             if self.prepared:
                 self.report_pairs(self.prepared)

@@ -59,6 +59,20 @@ class Journal:
         """Data that the run used: ``context`` says for what (training, validation, test)."""
         self._append("dataset", name=name, fingerprint=fingerprint, context=context, rows=rows)
 
+    def stage(
+        self,
+        stage: str,
+        digest: str,
+        *,
+        built: float,
+        seconds: float,
+        params: Mapping[str, str],
+        values: Mapping[str, float],
+    ) -> None:
+        """A shared artefact that the run used: ``built`` at a time, in ``seconds``, from ``params``."""
+        facts = {"built": built, "seconds": seconds, "params": dict(params), "values": dict(values)}
+        self._append("stage", stage=stage, digest=digest, **facts)
+
     def sync(self) -> None:
         """Force everything to disk; called before a checkpoint, which must not know more than the journal."""
         os.fsync(self._file)

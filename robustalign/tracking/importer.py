@@ -69,6 +69,7 @@ class Importer:
         self.client = open_store(uri)
         self.experiment = self._experiment(experiment, artifacts)
         self._stored_runs: dict[str, _StoredRun] = {}
+        self._stages: set[str] = set()
 
     def sweep(self, sweep: str, name: str, tags: Mapping[str, str]) -> str:
         """The id of a sweep's parent run, which is created if there is none."""
@@ -112,6 +113,8 @@ class Importer:
                 self._params(stored_run.run_id, record["values"])
             elif kind == "dataset":
                 self._dataset(stored_run.run_id, record)
+            elif kind == "stage":
+                self._stage(record)
             elif kind == "artifact":
                 self._attach(stored_run.run_id, view.folder, record["path"])
         if offset == stored_run.offset:
@@ -165,6 +168,28 @@ class Importer:
             InputTag("robustalign.fingerprint", record["fingerprint"]),
         ]
         self.client.log_inputs(run_id, datasets=[DatasetInput(dataset, tags)])
+
+    def _stage(self, record: Mapping[str, Any]) -> None:
+        """A shared artefact as a run, once for all runs of the experiment that use it."""
+        artefact = f"{record['stage']}/{record['digest']}"
+        if artefact in self._stages:
+            return
+        began, ended = (int(1000 * time) for time in (record["built"] - record["seconds"], record["built"]))
+        words = [record["stage"], record["params"].get("split", ""), record["digest"][:8]]
+        tags = {
+            "robustalign.kind": "stage",
+            "robustalign.artefact": artefact,
+            "mlflow.runName": " ".join(filter(None, words)),
+        }
+        with self._creating():
+            run = self._find(f"tags.`robustalign.artefact` = '{artefact}'")
+            run = run or self.client.create_run(self.experiment, start_time=began, tags=tags)
+        if run.info.status == "RUNNING":
+            self._params(run.info.run_id, record["params"])
+            metrics = _metrics({"values": record["values"], "time": ended, "step": 0})
+            self.client.log_batch(run.info.run_id, metrics=metrics, synchronous=True)
+            self.client.set_terminated(run.info.run_id, end_time=ended)
+        self._stages.add(artefact)
 
     def _attach(self, run_id: str, folder: Path, name: str) -> None:
         path = folder / name

@@ -12,6 +12,7 @@ from datasets import Dataset, DatasetDict
 from robustalign.pipeline.estimate import estimate
 from robustalign.policies.load import asset_folder, load_tokenizer
 from robustalign.rewards.training import Examples, Recipe, train
+from robustalign.run.journal import read
 from tests.conftest import compose_config, tiny_gpt2
 from tests.pipeline.test_run import metrics, run, targets
 
@@ -80,4 +81,8 @@ def test_emotion_alignment(hub: Path, tmp_path: Path) -> None:
     logged = metrics(folder)
     assert logged[0, "sft/steps"] == 20, "ten epochs in batches of 64"
     assert logged[0, "data/steps"] == int(2 * logged[0, "data/pairs"]) // 64 > 0
+    *sampled, tuned = [record for record in read(folder.journal) if record["kind"] == "stage"]
+    assert tuned["stage"] == "sft" and tuned["values"]["sft/after"] == logged[0, "sft/after"]
+    assert sorted(record["params"]["split"] for record in sampled) == ["test", "train", "validation"]
+    assert {record["params"]["model.sft"] for record in sampled} == {tuned["digest"]}, "sampled from the tuned model"
     assert {"anger_0.0", "anger_1.0"} <= set(targets(folder).query("metric == 'reward'")["target"])

@@ -51,6 +51,26 @@ def bring(brings: Importer, seen: RunView, parent: str | None = None) -> str:
     return brings.bring(seen, partial(read_from, seen.folder / "journal.jsonl"), parent)
 
 
+def test_an_artefact_that_runs_share_is_one_run(uri, tmp_path):
+    facts = {"built": 5000.0, "seconds": 20.0, "params": {"options.epochs": "2.0"}, "values": {"sft/after": 3.5}}
+    for name in ("a", "b"):
+        journal = Journal(tmp_path / name / "journal.jsonl")
+        journal.stage("sft", "0123456789abcdef", **facts)
+        journal.tags({"robustalign.artefacts": "sft/0123456789abcdef"})
+        seen = view(journal.path.parent, uid=name, state="FINISHED", ended=6000.0)
+        bring(importer(uri, tmp_path), seen)
+        bring(importer(uri, tmp_path), seen)
+    client = open_store(uri)
+    experiment = client.get_experiment_by_name("trial").experiment_id
+    (stage,) = client.search_runs([experiment], "tags.`robustalign.kind` = 'stage'")
+    assert stage.info.run_name == "sft 01234567"
+    assert (stage.info.status, stage.info.start_time, stage.info.end_time) == ("FINISHED", 4980000, 5000000)
+    assert stage.data.params == {"options.epochs": "2.0"} and stage.data.metrics == {"sft/after": 3.5}
+    table = runs_table(uri, "trial")
+    assert len(table) == 2, "only the runs that use it are an experiment's results"
+    assert set(table["tags.robustalign.artefacts"]) == {stage.data.tags["robustalign.artefact"]}
+
+
 def test_everything_arrives_once_however_often_it_is_brought(uri, tmp_path, journal):
     run = journal.path.parent
     (run / "config.yaml").write_text("seed: 3\n")
