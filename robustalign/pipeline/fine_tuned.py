@@ -67,6 +67,12 @@ def figures(folder: Path) -> dict[str, float]:
     }
 
 
+def losses(folder: Path) -> list[float]:
+    """The training loss of each step of a fine-tuned model, nats a token; empty of any other."""
+    file = folder / FACTS
+    return json.loads(file.read_text())["losses"] if file.is_file() else []
+
+
 def _encoded(texts: Sequence[str], encoder: Encoder, longest: int) -> list[list[int]]:
     """Texts as ids, cut at ``longest``; those that fit end in the token that ends a text."""
     rows = ([*encoder.prompt([{"role": "user", "content": text}]), encoder.end] for text in texts if text.strip())

@@ -9,7 +9,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,9 +68,11 @@ class Journal:
         seconds: float,
         params: Mapping[str, str],
         values: Mapping[str, float],
+        losses: Sequence[float] = (),
     ) -> None:
-        """A shared artefact that the run used: ``built`` at a time, in ``seconds``, from ``params``."""
+        """A shared artefact that the run used, ``built`` in ``seconds`` from ``params``, and its losses by step."""
         facts = {"built": built, "seconds": seconds, "params": dict(params), "values": dict(values)}
+        facts["losses"] = list(losses)
         self._append("stage", stage=stage, digest=digest, **facts)
 
     def sync(self) -> None:

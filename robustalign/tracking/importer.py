@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -119,10 +119,13 @@ class Importer:
                 self._attach(stored_run.run_id, view.folder, record["path"])
         if offset == stored_run.offset:
             return offset
-        for start in range(0, len(metrics), METRICS_A_BATCH):
-            self.client.log_batch(stored_run.run_id, metrics=metrics[start : start + METRICS_A_BATCH], synchronous=True)
+        self._log(stored_run.run_id, metrics)
         self._set_tags(stored_run, {**tags, "robustalign.imported": str(offset)})
         return offset
+
+    def _log(self, run_id: str, metrics: Sequence[Any]) -> None:
+        for start in range(0, len(metrics), METRICS_A_BATCH):
+            self.client.log_batch(run_id, metrics=metrics[start : start + METRICS_A_BATCH], synchronous=True)
 
     def _state(self, stored_run: _StoredRun, view: RunView) -> None:
         status = STATES[view.state]
@@ -186,8 +189,11 @@ class Importer:
             run = run or self.client.create_run(self.experiment, start_time=began, tags=tags)
         if run.info.status == "RUNNING":
             self._params(run.info.run_id, record["params"])
-            metrics = _metrics({"values": record["values"], "time": ended, "step": 0})
-            self.client.log_batch(run.info.run_id, metrics=metrics, synchronous=True)
+            metrics: list[Any] = []
+            curve = [{f"{record['stage']}/loss": loss} for loss in record["losses"]]
+            for step, values in enumerate([record["values"], *curve]):
+                metrics += _metrics({"values": values, "time": ended, "step": step})
+            self._log(run.info.run_id, metrics)
             self.client.set_terminated(run.info.run_id, end_time=ended)
         self._stages.add(artefact)
 

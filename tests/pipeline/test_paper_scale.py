@@ -82,7 +82,11 @@ def test_emotion_alignment(hub: Path, tmp_path: Path) -> None:
     assert logged[0, "sft/steps"] == 20, "ten epochs in batches of 64"
     assert logged[0, "data/steps"] == int(2 * logged[0, "data/pairs"]) // 64 > 0
     *sampled, tuned = [record for record in read(folder.journal) if record["kind"] == "stage"]
-    assert tuned["stage"] == "sft" and tuned["values"]["sft/after"] == logged[0, "sft/after"]
+    assert (
+        tuned["stage"] == "sft"
+        and tuned["values"]["sft/after"] == logged[0, "sft/after"]
+        and len(tuned["losses"]) == 20
+    )
     assert sorted(record["params"]["split"] for record in sampled) == ["test", "train", "validation"]
     assert {record["params"]["model.sft"] for record in sampled} == {tuned["digest"]}, "sampled from the tuned model"
     assert {"anger_0.0", "anger_1.0"} <= set(targets(folder).query("metric == 'reward'")["target"])

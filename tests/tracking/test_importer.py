@@ -52,7 +52,13 @@ def bring(brings: Importer, seen: RunView, parent: str | None = None) -> str:
 
 
 def test_an_artefact_that_runs_share_is_one_run(uri, tmp_path):
-    facts = {"built": 5000.0, "seconds": 20.0, "params": {"options.epochs": "2.0"}, "values": {"sft/after": 3.5}}
+    facts = {
+        "built": 5000.0,
+        "seconds": 20.0,
+        "params": {"options.epochs": "2.0"},
+        "values": {"sft/after": 3.5},
+        "losses": [5, 4],
+    }
     for name in ("a", "b"):
         journal = Journal(tmp_path / name / "journal.jsonl")
         journal.stage("sft", "0123456789abcdef", **facts)
@@ -65,7 +71,8 @@ def test_an_artefact_that_runs_share_is_one_run(uri, tmp_path):
     (stage,) = client.search_runs([experiment], "tags.`robustalign.kind` = 'stage'")
     assert stage.info.run_name == "sft 01234567"
     assert (stage.info.status, stage.info.start_time, stage.info.end_time) == ("FINISHED", 4980000, 5000000)
-    assert stage.data.params == {"options.epochs": "2.0"} and stage.data.metrics == {"sft/after": 3.5}
+    assert stage.data.params == {"options.epochs": "2.0"} and stage.data.metrics == {"sft/after": 3.5, "sft/loss": 4}
+    assert [(m.step, m.value) for m in client.get_metric_history(stage.info.run_id, "sft/loss")] == [(1, 5), (2, 4)]
     table = runs_table(uri, "trial")
     assert len(table) == 2, "only the runs that use it are an experiment's results"
     assert set(table["tags.robustalign.artefacts"]) == {stage.data.tags["robustalign.artefact"]}
