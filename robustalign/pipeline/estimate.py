@@ -23,7 +23,7 @@ from robustalign.training.objective import build_objective
 
 PEAK, UTILISATION = 312e12, 0.4  # an A100's operations a second in bf16, and what of them is assumed
 FORWARD, STEP = 2, 6  # operations for each parameter and token
-DEARER = {"inputs": 1.75, "output_layer": 1.5}  # steps of sets that move something, over dpo's: docs/methods.md, costs
+DEARER = {"inputs": 1.75, "output_layer": 1.5}  # a step's cost over dpo's, between those of docs/methods.md
 
 
 @dataclass(frozen=True)

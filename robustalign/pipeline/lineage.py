@@ -15,7 +15,6 @@ from robustalign.run.journal import Journal
 def record_stages(stages: Stages, journal: Journal) -> dict[str, float]:
     """Record a run's fine-tuned model and sampled candidates. Returns the figures of the fine-tuning."""
     tuned = fine_tuned.figures(Path(stages.model_path))
-    losses = fine_tuned.losses(Path(stages.model_path))
     made = ("sft",) if stages.config.dataset.source == "preferences" else ("sft", "candidates")
     used = sorted({event.path for event in stages.cache.events if event.stage in made})
     for path in used:
@@ -26,7 +25,7 @@ def record_stages(stages: Stages, journal: Journal) -> dict[str, float]:
         params = {name: str(value) for name, value in leaves(key)}
         values = {f"{stage}/seconds": facts["seconds"]} | (tuned if stage == "sft" else {})
         when = {"built": facts["built"], "seconds": facts["seconds"]}
-        journal.stage(stage, path.name, **when, params=params, values=values, losses=losses if stage == "sft" else ())
+        journal.stage(stage, path.name, **when, params=params, values=values, losses=fine_tuned.losses(path))
     if used:
         journal.tags({"robustalign.artefacts": ", ".join(f"{path.parent.name}/{path.name}" for path in used)})
     return tuned
