@@ -92,6 +92,13 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shell:
     return made
 
 
+def job_of(folder: RunFolder) -> str:
+    """The id of a run's job."""
+    job = folder.job()
+    assert job is not None
+    return job.job
+
+
 def kill(folder: RunFolder) -> None:
     """Kill a run's process as the kernel does when memory ends."""
     pid = folder.status().pid

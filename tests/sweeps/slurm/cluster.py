@@ -76,6 +76,10 @@ class Cluster:
         """The output of a SLURM command."""
         return subprocess.run(words, env=self.env, capture_output=True, text=True, timeout=SECONDS).stdout
 
+    def order(self, *words: str) -> None:
+        """Run a SLURM command that has to succeed."""
+        subprocess.run(words, env=self.env, capture_output=True, timeout=SECONDS, check=True)
+
     def lose(self, node: str) -> None:
         """A node dies: its daemon and everything it runs, at once and for good."""
         daemon = self.daemons[node]

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from robustalign.run.folder import RunFolder, State
 from tests.conftest import SMALL
 from tests.pipeline.test_run import metrics
-from tests.sweeps.shell import Shell
+from tests.sweeps.shell import Shell, job_of
 from tests.sweeps.slurm.cluster import Cluster, descendants
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
@@ -74,9 +74,7 @@ def test_a_rank_lost_on_another_node_and_a_requeue_cost_nothing(real: Shell, clu
     assert folder.status().kills == 1
     assert "rank 1 was killed by SIGKILL" in folder.log.read_text()
     at_step(folder, 25)
-    job = folder.job()
-    assert job is not None
-    cluster.command("scontrol", "requeue", job.job)
+    cluster.order("scontrol", "requeue", job_of(folder))
     waiting = real.start("sweep.py", "wait", "--output", str(real.output))
     assert waiting.wait(300) == 0
     status = folder.status()

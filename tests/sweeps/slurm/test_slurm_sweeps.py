@@ -16,7 +16,7 @@ from robustalign.run.folder import RunFolder, State
 from robustalign.run.journal import read
 from robustalign.tracking.read import runs_table
 from tests.conftest import SMALL
-from tests.sweeps.shell import Shell, kill
+from tests.sweeps.shell import Shell, job_of, kill
 from tests.sweeps.slurm.cluster import Cluster
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
@@ -26,12 +26,6 @@ SLURM = ("hydra/launcher=slurm", "hydra.launcher.poll_seconds=1")
 
 def steps(folder: RunFolder) -> list[int]:
     return [r["step"] for r in read(folder.journal) if r["kind"] == "metrics" and "train/loss" in r["values"]]
-
-
-def job_of(folder: RunFolder) -> str:
-    job = folder.job()
-    assert job is not None
-    return job.job
 
 
 def wait_until(true, seconds: float = 120) -> None:
