@@ -36,7 +36,7 @@ from robustalign.data.sources import chitchat
 from robustalign.data.whole_groups import with_whole_groups
 from robustalign.errors import ConfigError
 from robustalign.policies.encode import Encoder, Unrenderable
-from robustalign.policies.generate import sample_replies
+from robustalign.policies.generate import Request, sample_replies
 from robustalign.policies.unfinished import Unfinished
 
 
@@ -220,10 +220,7 @@ def sample_candidates(
     replies = sample_replies(
         model,
         encoder,
-        ids,
-        count=config.dataset.samples,
-        sampling=config.dataset.sampling,
-        seed=config.dataset.seed,
+        Request(ids, config.dataset.samples, config.dataset.sampling, config.dataset.seed),
         progress=f"sampling {split} candidates",
         unfinished=unfinished,
     )

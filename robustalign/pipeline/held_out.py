@@ -100,6 +100,5 @@ class HeldOut:
             sampling=evaluation_sampling(self.config),
             seed=seed,
             shrink=shrink,
-            batch_size=self.config.evaluation.batch_size,
         )
         return cells

@@ -121,7 +121,7 @@ class Stages:
         return None if self.config.dataset.source == "chitchat" else self.rows
 
     def candidates_key(self, split: str) -> dict[str, Any]:
-        return {"version": 4, "model": self.model_key, **split_key(self.config, split)}
+        return {"version": 5, "model": self.model_key, **split_key(self.config, split)}
 
     def candidates_folder(self, split: str) -> Path:
         key = self.candidates_key(split)
@@ -247,7 +247,7 @@ class Stages:
         config = self.config
         shift = {key: value for key, value in vars(config.shift).items() if key != "name"}
         key = {
-            "version": 1,
+            "version": 2,
             "candidates": self.candidates_folder(split).name,
             "scores": self.scores_folder("train").name,
             "shift": shift,

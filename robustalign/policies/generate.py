@@ -1,93 +1,112 @@
-"""Sampling replies, also from a policy pulled back towards its reference."""
+"""Sampling replies, also from a policy pulled back towards its reference.
+
+Each reply has random numbers of its own, made from the seed, the place of its prompt and its own number. What is drawn
+therefore depends neither on the batch that a reply is in nor on where an interrupted call went on.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
+from transformers import PreTrainedModel
 
 from robustalign.config import SamplingConfig
+from robustalign.policies.decoding import Decoding
 from robustalign.policies.encode import Encoder
 from robustalign.policies.unfinished import Unfinished
 from robustalign.progress import paced
 
-
-class TowardsReference(LogitsProcessor):
-    """Turns policy logits into ``ref + c (policy - ref)``: the policy with its margins times c.
-
-    The shrinkage control: a robust method must do better than DPO made smaller this way. Holds the
-    reference's own key-value cache for one call of ``generate``.
-    """
-
-    def __init__(self, reference: PreTrainedModel, attention: Tensor, c: float) -> None:
-        self.reference, self.attention, self.c = reference, attention, c
-        self.cache = None
-
-    @torch.no_grad()
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        new = input_ids if self.cache is None else input_ids[:, -1:]
-        if self.cache is not None:
-            self.attention = torch.cat([self.attention, self.attention.new_ones(len(new), 1)], dim=1)
-        position = (self.attention.cumsum(1) - 1).clamp(min=0)[:, -new.shape[1] :]
-        output = self.reference(
-            input_ids=new,
-            attention_mask=self.attention,
-            position_ids=position,
-            past_key_values=self.cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        self.cache = output.past_key_values
-        reference = output.logits[:, -1].float().log_softmax(-1)
-        return reference + self.c * (scores.float().log_softmax(-1) - reference)
+LEAVING = 1 / 8
+"""Share of a batch's rows that have ended when they leave it: leaving copies the cache of those that stay."""
 
 
-@torch.no_grad()
+@dataclass(frozen=True)
+class Request:
+    """``count`` replies to each prompt, how they are drawn, and the seed of the draws."""
+
+    prompts: Sequence[Sequence[int]]
+    count: int
+    sampling: SamplingConfig
+    seed: int
+
+    @cached_property
+    def rows(self) -> list[tuple[int, int]]:
+        """(prompt, number) of every reply; prompts of like length beside each other, replies to a prompt together."""
+        order = sorted(range(len(self.prompts)), key=lambda i: (len(self.prompts[i]), i))
+        return [(i, n) for i in order for n in range(self.count)]
+
+    def batches(self, done: int = 0) -> list[list[tuple[int, int]]]:
+        """The rows behind the first ``done`` in batches."""
+        size = self.sampling.batch_size
+        return [self.rows[start : start + size] for start in range(done, len(self.rows), size)]
+
+    def uniform(self, batch: Sequence[tuple[int, int]]) -> Tensor:
+        """``[B, max_new_tokens]`` fp64 in [0, 1): the numbers of each row, whatever else is in the batch."""
+        shape = (self.count, self.sampling.max_new_tokens)
+        of_prompt = {i: np.random.default_rng([self.seed, i]).random(shape) for i in {i for i, _ in batch}}
+        return torch.from_numpy(np.stack([of_prompt[i][n] for i, n in batch]))
+
+    def by_prompt(self, sampled: Sequence[list[int]]) -> list[list[list[int]]]:
+        """The replies in the order of ``rows`` as ``[prompt][number]``."""
+        replies: list[list[list[int]]] = [[] for _ in self.prompts]
+        for (i, _), reply in zip(self.rows, sampled, strict=True):
+            replies[i].append(reply)
+        return replies
+
+
 def sample_replies(
     model: PreTrainedModel,
     encoder: Encoder,
-    prompts: Sequence[Sequence[int]],
+    request: Request,
     *,
-    count: int,
-    sampling: SamplingConfig,
-    seed: int,
-    reference: PreTrainedModel | None = None,
-    shrink: float = 1.0,
     progress: str | None = None,
     unfinished: Unfinished | None = None,
 ) -> list[list[list[int]]]:
-    """``count`` replies to each prompt as ids: ``[prompt][reply] -> ids``.
+    """The replies as ids: ``[prompt][number] -> ids``.
 
     A reply holds what was sampled, up to and with the first token that ends it; one that was cut at
-    ``sampling.max_new_tokens`` stays open. The global random state is left as it was. With ``reference`` and
-    ``shrink`` < 1 the replies come from ``ref + shrink (policy - ref)`` logits. With ``unfinished`` an interrupted call
-    goes on where it was.
+    ``sampling.max_new_tokens`` stays open. No random state is touched. With ``unfinished`` an interrupted call goes on
+    where it was.
     """
-    device = next(model.parameters()).device
-    ends = end_tokens(model, encoder)
-    order = sorted((i for i in range(len(prompts)) for _ in range(count)), key=lambda i: (len(prompts[i]), i))
-    settings = _settings(sampling, ends, encoder.pad)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), _only(settings, model):
-        torch.manual_seed(seed)
-        sampled = [] if unfinished is None else unfinished.load(device)
-        for start in paced(range(len(sampled), len(order), sampling.batch_size), progress):
-            chosen = order[start : start + sampling.batch_size]
-            batch = _left_padded([prompts[i] for i in chosen], encoder.pad, device)
-            processors = LogitsProcessorList()
-            if reference is not None and shrink != 1.0:
-                processors.append(TowardsReference(reference, batch["attention_mask"], shrink))
-            ids = model.generate(**batch, logits_processor=processors)  # type: ignore[operator]
-            sampled += [until_end(row, ends) for row in ids[:, batch["input_ids"].shape[1] :].tolist()]
-            if unfinished is not None:
-                unfinished.save(sampled, device)
-    replies: list[list[list[int]]] = [[] for _ in prompts]
-    for i, reply in zip(order, sampled, strict=True):
-        replies[i].append(reply)
-    return replies
+    sampled = [] if unfinished is None else unfinished.load()
+    for batch in paced(request.batches(len(sampled)), progress):
+        sampled += _replies([model], 1.0, encoder, request, batch)[0]
+        if unfinished is not None:
+            unfinished.save(sampled)
+    return request.by_prompt(sampled)
+
+
+def compared_replies(
+    model: PreTrainedModel,
+    reference: PreTrainedModel,
+    encoder: Encoder,
+    request: Request,
+    *,
+    shrink: float = 1.0,
+    progress: str | None = None,
+) -> tuple[list[list[list[int]]], np.ndarray]:
+    """Replies as :func:`sample_replies` has them, and the divergence of the policy from its reference along each.
+
+    With ``shrink`` below 1 the policy is the one of the logits ``ref + shrink (policy - ref)``: the shrinkage control,
+    as a robust method must do better than DPO made smaller this way.
+
+    Returns:
+        The replies, and ``[P, count]`` fp64, nats: sum_t KL(pi(. | s, a_<t) || ref(. | s, a_<t)) along each reply, over
+        the whole vocabulary, before ``sampling`` sharpens or cuts anything.
+    """
+    models = [model] if model is reference else [model, reference]
+    sampled: list[list[int]] = []
+    kl = np.zeros((len(request.prompts), request.count))
+    for batch in paced(request.batches(), progress):
+        replies, kl[tuple(zip(*batch, strict=True))] = _replies(models, shrink, encoder, request, batch)
+        sampled += replies
+    return request.by_prompt(sampled), kl
 
 
 def end_tokens(model: PreTrainedModel, encoder: Encoder) -> frozenset[int]:
@@ -97,46 +116,74 @@ def end_tokens(model: PreTrainedModel, encoder: Encoder) -> frozenset[int]:
     return encoder.ends | frozenset(ids if isinstance(ids, list) else [] if ids is None else [ids])
 
 
-def until_end(ids: Sequence[int], ends: Collection[int]) -> list[int]:
-    """Sampled ids up to and with the first end; all of them where there is none."""
-    stop = next((i + 1 for i, token in enumerate(ids) if token in ends), len(ids))
-    return list(ids[:stop])
+def drawn(logits: Tensor, uniform: Tensor, sampling: SamplingConfig) -> Tensor:
+    """A token ``[B]`` for each row of ``logits [B, V]`` and each number ``[B]`` in [0, 1): the inverse of the law.
 
-
-def _settings(sampling: SamplingConfig, ends: Collection[int], pad: int) -> GenerationConfig:
-    return GenerationConfig(
-        do_sample=True,
-        temperature=sampling.temperature,
-        top_k=sampling.top_k,
-        top_p=sampling.top_p,
-        max_new_tokens=sampling.max_new_tokens,
-        pad_token_id=pad,
-        eos_token_id=sorted(ends),
-        use_cache=True,
-    )
-
-
-@contextmanager
-def _only(settings: GenerationConfig, model: PreTrainedModel) -> Iterator[None]:
-    """While the block runs, the model generates by ``settings`` alone.
-
-    Otherwise transformers fills in what they leave open from the generation config of the model (penalties, bans,
-    beams), and peft from that of its wrapper.
+    The law is the softmax at ``sampling.temperature`` of the ``top_k`` likeliest tokens; of those, the likeliest that
+    hold ``top_p`` of the mass.
     """
-    wrapper: Any = model
-    inner = wrapper.get_base_model() if hasattr(model, "get_base_model") else wrapper
-    own_config = inner.generation_config
-    for each in (inner, wrapper):
-        each.generation_config = settings
-    try:
-        yield
-    finally:
-        for each in (inner, wrapper):
-            each.generation_config = own_config
+    tokens = None
+    if sampling.top_k or sampling.top_p < 1:
+        logits, tokens = logits.topk(min(sampling.top_k or logits.shape[-1], logits.shape[-1]))
+    mass = (logits / sampling.temperature).softmax(-1).cumsum(-1, dtype=torch.float64)
+    total = mass[:, -1:]
+    if sampling.top_p < 1:
+        total = mass.gather(1, (mass < sampling.top_p).sum(1, keepdim=True).clamp(max=mass.shape[-1] - 1))
+    at = torch.minimum(uniform[:, None] * total, total.nextafter(torch.zeros_like(total)))
+    place = torch.searchsorted(mass, at, right=True)
+    return (place if tokens is None else tokens.gather(1, place))[:, 0]
 
 
-def _left_padded(prompts: Sequence[Sequence[int]], pad: int, device: torch.device) -> dict[str, Tensor]:
+@torch.no_grad()
+def _replies(
+    models: Sequence[PreTrainedModel],
+    shrink: float,
+    encoder: Encoder,
+    request: Request,
+    batch: Sequence[tuple[int, int]],
+) -> tuple[list[list[int]], np.ndarray]:
+    """The reply of the first model to each row ``[B]`` of a batch, and the divergence ``[B]`` from a second, or 0."""
+    device = next(models[0].parameters()).device
+    asked = {prompt: place for place, prompt in enumerate(dict.fromkeys(prompt for prompt, _ in batch))}
+    ids, attention = _left_padded([request.prompts[i] for i in asked], encoder.pad, device)
+    owner = torch.tensor([asked[i] for i, _ in batch], device=device)
+    decodings = [Decoding(each, ids, attention).keep(owner) for each in models]
+    ends = torch.tensor(sorted(end_tokens(models[0], encoder)), device=device)
+    uniform = request.uniform(batch).to(device)
+
+    tokens = torch.zeros_like(uniform, dtype=torch.long)
+    lengths = torch.full_like(owner, uniform.shape[1])
+    kl = torch.zeros_like(uniform[:, 0])
+    rows = torch.arange(len(owner), device=device)  # those still in the batch
+    for step in range(uniform.shape[1]):
+        logits = decodings[0].logits
+        if len(models) == 2:
+            reference = decodings[1].logits
+            logits = logits if shrink == 1 else torch.lerp(reference, logits, shrink)
+            kl[rows] += torch.where(lengths[rows] > step, divergence(logits, reference), 0.0)
+        new = drawn(logits, uniform[rows, step], request.sampling)
+        tokens[rows, step] = new
+        lengths[rows] = torch.where(torch.isin(new, ends), lengths[rows].clamp(max=step + 1), lengths[rows])
+        going = lengths[rows] > step + 1
+        if step + 1 == uniform.shape[1] or not going.any():
+            break
+        if (~going).float().mean() >= LEAVING:
+            staying = going.nonzero()[:, 0]
+            rows, new = rows[staying], new[staying]
+            decodings = [each.keep(staying) for each in decodings]
+        for each in decodings:
+            each.extend(new)
+    return [row[:length] for row, length in zip(tokens.tolist(), lengths.tolist(), strict=True)], kl.cpu().numpy()
+
+
+def divergence(p: Tensor, q: Tensor) -> Tensor:
+    """``[B]``, nats: KL(softmax p || softmax q) of logits ``[B, V]``."""
+    between = torch.linalg.vecdot(p.softmax(-1), p - q)
+    return (between - p.logsumexp(-1) + q.logsumexp(-1)).clamp(min=0)
+
+
+def _left_padded(prompts: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
     width = max(len(prompt) for prompt in prompts)
     ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in prompts], device=device)
-    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
-    return {"input_ids": ids, "attention_mask": mask}
+    attention = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
+    return ids, attention

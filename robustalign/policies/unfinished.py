@@ -1,4 +1,4 @@
-"""Sampling that goes on after a kill: the replies drawn so far and the random state behind them, in one file."""
+"""Sampling that goes on after a kill: the replies drawn so far, in one file."""
 
 from __future__ import annotations
 
@@ -25,27 +25,21 @@ class Unfinished:
     def __init__(self, file: Path, every: float = EVERY) -> None:
         self.file, self.every, self.last = file, every, time.monotonic()
 
-    def load(self, device: torch.device) -> list[list[int]]:
-        """The replies drawn until now, in the order of drawing; the random state becomes the one behind them."""
+    def load(self) -> list[list[int]]:
+        """The replies drawn until now, in the order of drawing."""
         if not self.file.is_file():
             return []
         saved = load_file(self.file)
-        torch.set_rng_state(saved["cpu"])
-        if device.type == "cuda":
-            torch.cuda.set_rng_state(saved["cuda"], device)
         return [part.tolist() for part in saved["ids"].split(saved["lengths"].tolist())]
 
-    def save(self, replies: Sequence[Sequence[int]], device: torch.device) -> None:
-        """Write them with the random state, if the last save is old enough."""
+    def save(self, replies: Sequence[Sequence[int]]) -> None:
+        """Write them, if the last save is old enough."""
         if time.monotonic() - self.last < self.every:
             return
         state = {
             "ids": torch.tensor([token for reply in replies for token in reply], dtype=torch.int64),
             "lengths": torch.tensor([len(reply) for reply in replies], dtype=torch.int64),
-            "cpu": torch.get_rng_state(),
         }
-        if device.type == "cuda":
-            state["cuda"] = torch.cuda.get_rng_state(device)
         self.file.parent.mkdir(parents=True, exist_ok=True)
         with replacing(self.file) as scratch:
             save_file(state, scratch)

@@ -4,25 +4,58 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
-from transformers import GenerationConfig
+from scipy.stats import chi2_contingency
+from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
+    GenerationConfig,
+    MambaConfig,
+    MambaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
 
 from robustalign.config import LoraConfig, ModelConfig, SamplingConfig
-from robustalign.evaluation.generated import sequence_kl
+from robustalign.policies.decoding import Decoding
 from robustalign.policies.encode import Encoder
-from robustalign.policies.generate import TowardsReference, _left_padded, end_tokens, sample_replies, until_end
+from robustalign.policies.generate import Request, compared_replies, drawn, end_tokens, sample_replies
 from robustalign.policies.load import with_adapters
 from robustalign.policies.unfinished import Unfinished
-from tests.conftest import tiny_llama
+from tests.conftest import tiny_gpt2, tiny_llama
 
 PROMPTS = [[1, 5, 9, 11], [1, 7], [1, 30, 31, 32, 33, 34]]
 SAMPLING = SamplingConfig(max_new_tokens=5, top_k=0, batch_size=4)
 
 
 def draw(model, tokenizer, **changes):
-    options = {"count": 3, "sampling": SAMPLING, "seed": 3} | changes
-    return sample_replies(model, Encoder(tokenizer), PROMPTS, **options)
+    asked = {"prompts": PROMPTS, "count": 3, "sampling": SAMPLING, "seed": 3}
+    request = Request(**{key: changes.pop(key, value) for key, value in asked.items()})
+    return sample_replies(model, Encoder(tokenizer), request, **changes)
+
+
+def by_transformers(model, prompt: list[int], sampling: SamplingConfig, count: int) -> list[list[int]]:
+    """Replies that ``generate`` draws, cut behind the first end."""
+    torch.manual_seed(0)
+    settings = GenerationConfig(
+        do_sample=True,
+        temperature=sampling.temperature,
+        top_k=sampling.top_k,
+        top_p=sampling.top_p,
+        max_new_tokens=sampling.max_new_tokens,
+        pad_token_id=0,
+        eos_token_id=model.generation_config.eos_token_id,
+    )
+    ids = torch.tensor([prompt] * count)
+    rows = model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=settings)[:, len(prompt) :]
+    ends = set(np.atleast_1d(model.generation_config.eos_token_id).tolist())
+    stops = [next((i + 1 for i, token in enumerate(row) if token in ends), len(row)) for row in rows.tolist()]
+    return [row[:stop] for row, stop in zip(rows.tolist(), stops, strict=True)]
 
 
 def test_same_seed_same_replies_and_the_global_state_is_untouched(tokenizer) -> None:
@@ -53,13 +86,59 @@ def test_sampling_stops_at_every_end_that_the_generation_config_names(tokenizer)
     model = tiny_llama(vocabulary=len(tokenizer))
     model.generation_config.eos_token_id = None
     freely = draw(model, tokenizer)
-    ends = [tokenizer.eos_token_id, *{reply[2] for row in freely for reply in row if len(reply) > 3}]
-    model.generation_config.eos_token_id = ends
-    assert end_tokens(model, Encoder(tokenizer)) == set(ends)
-    found = draw(model, tokenizer)
-    assert found != freely
-    assert all(set(reply[:-1]).isdisjoint(ends) for row in found for reply in row)
-    assert until_end([7, 8, ends[1], 9], ends) == [7, 8, ends[1]] and until_end([7, 8], ends) == [7, 8]
+    ends = {tokenizer.eos_token_id, *(reply[2] for row in freely for reply in row if len(reply) > 3)}
+    model.generation_config.eos_token_id = sorted(ends)
+    assert end_tokens(model, Encoder(tokenizer)) == ends
+    stops = [[next((i + 1 for i, t in enumerate(reply) if t in ends), 5) for reply in row] for row in freely]
+    expected = [[r[:stop] for r, stop in zip(*both, strict=True)] for both in zip(freely, stops, strict=True)]
+    assert draw(model, tokenizer) == expected != freely
+
+
+def test_a_reply_depends_on_its_prompt_and_number_alone(tokenizer) -> None:
+    """Not on the batch, on how many replies are drawn beside it, or on the prompts behind it."""
+    model = tiny_llama(torch.float64, vocabulary=len(tokenizer))
+    model.generation_config.eos_token_id = list(range(2, 600))
+    whole = draw(model, tokenizer)
+    assert draw(model, tokenizer, sampling=replace(SAMPLING, batch_size=1)) == whole
+    assert draw(model, tokenizer, sampling=replace(SAMPLING, batch_size=99)) == whole
+    assert [row[:3] for row in draw(model, tokenizer, count=7)] == whole
+    assert draw(model, tokenizer, prompts=PROMPTS[:2]) == whole[:2]
+
+
+@pytest.mark.parametrize("sampling", [{}, {"top_k": 3, "temperature": 0.6}, {"top_p": 0.7, "top_k": 9}], ids=str)
+def test_first_tokens_and_lengths_have_the_law_of_transformers(sampling: dict, tokenizer) -> None:
+    """Chi-square tests of 4,000 replies to a prompt against as many by ``generate``."""
+    model = tiny_llama(vocabulary=len(tokenizer), initializer_range=0.15)
+    model.generation_config.eos_token_id = list(range(2, 900))
+    settings = replace(SAMPLING, batch_size=500, **sampling)
+    ours = draw(model, tokenizer, prompts=[PROMPTS[0]], count=4000, sampling=settings)[0]
+    theirs = by_transformers(model, PROMPTS[0], settings, 4000)
+    for fact in (lambda reply: reply[0] % 13, len, lambda reply: reply[-1] % 7):
+        table = np.array([np.bincount([fact(reply) for reply in part], minlength=14) for part in (ours, theirs)])
+        table = table[:, table.sum(0) > 20]
+        assert table.shape[1] > 1
+        assert chi2_contingency(table).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("sampling", [{}, {"top_k": 3}, {"top_p": 0.6}, {"temperature": 0.4, "top_k": 5, "top_p": 0.8}])
+def test_a_draw_inverts_the_law_that_transformers_filters(sampling: dict) -> None:
+    """Each token's share of an even grid of numbers is its probability after temperature, top-k and top-p."""
+    settings = replace(SAMPLING, **sampling)
+    logits = torch.randn(2, 11, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    warped = TemperatureLogitsWarper(float(settings.temperature))(None, logits)
+    warped = TopKLogitsWarper(settings.top_k)(None, warped) if settings.top_k else warped
+    warped = TopPLogitsWarper(settings.top_p)(None, warped) if settings.top_p < 1 else warped
+    grid = (torch.arange(20_000) + 0.5) / 20_000
+    for row in range(2):
+        tokens = drawn(logits[row].expand(len(grid), -1), grid.double(), settings)
+        shares = torch.bincount(tokens, minlength=11) / len(grid)
+        torch.testing.assert_close(shares.double(), warped[row].softmax(-1), atol=1e-4, rtol=0)
+
+
+def test_the_ends_of_the_unit_interval_draw_tokens_that_are_possible() -> None:
+    logits = torch.tensor([[-torch.inf, 0.0, -torch.inf, 1.0, -torch.inf]])
+    least, most = torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
+    assert drawn(logits, least, SAMPLING).item() == 1 and drawn(logits, most, SAMPLING).item() == 3
 
 
 LEAKS = {
@@ -97,61 +176,85 @@ def test_replies_are_drawn_by_our_settings_alone(wrapped: bool, tokenizer) -> No
 
 
 @torch.no_grad()
-def test_towards_reference_equals_two_full_forwards(tokenizer) -> None:
-    """With its cache over three growing left-padded prefixes: ref + c (policy - ref), normalised alike."""
-    policy, reference = tiny_llama(torch.float64, seed=1), tiny_llama(torch.float64, seed=2)
-    batch = _left_padded(PROMPTS, 0, torch.device("cpu"))
-    ids, mask, c = batch["input_ids"], batch["attention_mask"], 0.3
-    shrink = TowardsReference(reference, mask, c)
-    for token in (8, 9, 10):
-        position = (mask.cumsum(1) - 1).clamp(min=0)
-        p, q = (m(input_ids=ids, attention_mask=mask, position_ids=position).logits[:, -1] for m in (policy, reference))
-        found = shrink(ids, p).log_softmax(-1)
-        torch.testing.assert_close(
-            found, (q + c * (p - q)).log_softmax(-1).float(), rtol=1e-5, atol=1e-5, check_dtype=False
-        )
-        ids = torch.cat([ids, torch.full((len(ids), 1), token)], 1)
-        mask = torch.cat([mask, torch.ones(len(ids), 1, dtype=mask.dtype)], 1)
+@pytest.mark.parametrize("shrink", [1.0, 0.3])
+def test_divergence_along_a_reply_is_that_of_full_forwards(shrink: float, tokenizer) -> None:
+    """Whatever the batch and the ends: sums over the positions of each reply of ref + c (policy - ref) against ref."""
+    policy, reference = (tiny_llama(torch.float64, seed=s, vocabulary=len(tokenizer)) for s in (1, 2))
+    policy.generation_config.eos_token_id = list(range(2, 1200))
+    request = Request(PROMPTS, 9, SAMPLING, 3)
+    replies, kl = compared_replies(policy, reference, Encoder(tokenizer), request, shrink=shrink)
+    assert len({len(reply) for row in replies for reply in row}) > 2
+    for prompt, row, found in zip(PROMPTS, replies, kl, strict=True):
+        for reply, value in zip(row, found, strict=True):
+            ids = torch.tensor([prompt + reply])
+            p, q = (m(input_ids=ids).logits[0, len(prompt) - 1 : -1].log_softmax(-1) for m in (policy, reference))
+            p = (q + shrink * (p - q)).log_softmax(-1)
+            assert abs(value - (p.exp() * (p - q)).sum().item()) < 1e-9
+
+
+def test_a_policy_that_is_its_reference_has_no_divergence_and_the_same_replies(tokenizer) -> None:
+    policy, other = (tiny_llama(vocabulary=len(tokenizer), seed=1) for _ in range(2))
+    request = Request(PROMPTS, 3, SAMPLING, 3)
+    for reference in (policy, other):
+        replies, kl = compared_replies(policy, reference, Encoder(tokenizer), request)
+        assert replies == draw(policy, tokenizer) and (kl == 0).all()
 
 
 def test_shrunk_to_nothing_is_the_reference(tokenizer) -> None:
     policy, reference = (tiny_llama(vocabulary=len(tokenizer), seed=s) for s in (1, 2))
-    shrunk = draw(policy, tokenizer, reference=reference, shrink=0.0)
-    assert shrunk == draw(reference, tokenizer)
+    shrunk = compared_replies(policy, reference, Encoder(tokenizer), Request(PROMPTS, 3, SAMPLING, 3), shrink=0.0)
+    assert shrunk[0] == draw(reference, tokenizer) and (shrunk[1] == 0).all()
 
 
-def test_kl_along_a_sequence() -> None:
-    """0 for a policy and itself; else the sum of per-position divergences by hand."""
-    p, q = tiny_llama(torch.float64, seed=1), tiny_llama(torch.float64, seed=2)
-    assert abs(sequence_kl(p, p, PROMPTS, [[8, 2]] * 3, pad=0)).max() == 0
-    with torch.no_grad():
-        a, b = (m(input_ids=torch.tensor([[1, 7, 8, 2]])).logits[0, 1:3].log_softmax(-1) for m in (p, q))
-    expected = (a.exp() * (a - b)).sum().item()
-    assert abs(sequence_kl(p, q, PROMPTS, [[8, 2]] * 3, pad=0)[1] - expected) < 1e-10
+def small(kind: type, config: type, **changes):
+    torch.manual_seed(4)
+    sizes = {"vocab_size": 97, "hidden_size": 16, "num_hidden_layers": 2, "intermediate_size": 24}
+    return kind(config(**(sizes | {"num_attention_heads": 4, "pad_token_id": 0, "eos_token_id": 2} | changes))).eval()
+
+
+MODELS = {
+    "llama": lambda: tiny_llama(torch.float64),
+    "gpt2": lambda: tiny_gpt2(torch.float64),
+    "alibi": lambda: small(BloomForCausalLM, BloomConfig, n_head=4, n_layer=2),  # masks padding in fp32 alone
+    "sliding": lambda: small(MistralForCausalLM, MistralConfig, sliding_window=4, num_key_value_heads=2).double(),
+    "recurrent": lambda: small(MambaForCausalLM, MambaConfig, state_size=4).double(),
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", MODELS)
+def test_rows_that_leave_and_repeat_have_the_logits_of_full_forwards(kind: str) -> None:
+    """A shared prompt, a step, rows that leave, another step: the next token's law is the one of each row alone."""
+    model = MODELS[kind]()
+    ids = torch.tensor([[0, 0, 1, 5, 9], [3, 4, 1, 7, 6]])
+    decoding = Decoding(model, ids, (ids > 0).long())
+    decoding.keep(torch.tensor([0, 0, 1, 1]))
+    decoding.extend(torch.tensor([11, 12, 13, 14]))
+    decoding.keep(torch.tensor([1, 2]))
+    decoding.extend(torch.tensor([21, 22]))
+    for row, alone in enumerate(([1, 5, 9, 12, 21], [3, 4, 1, 7, 6, 13, 22])):
+        expected = model(input_ids=torch.tensor([alone])).logits[0, -1]
+        torch.testing.assert_close(decoding.logits[row], expected, rtol=1e-5, atol=1e-5)
 
 
 def test_sampling_that_was_killed_goes_on_with_the_same_draws(tokenizer, tmp_path, monkeypatch) -> None:
     model = tiny_llama(vocabulary=len(tokenizer))
-    plain, calls = model.generate, []
+    plain, calls = Decoding.extend, []
 
-    def dies_at(number: int):
-        def generate(*args, **options):
-            calls.append(number)
-            if len(calls) == number:
-                raise KeyboardInterrupt
-            return plain(*args, **options)
-
-        return generate
+    def dies(self, tokens):
+        calls.append(tokens)
+        if len(calls) == 21:
+            raise KeyboardInterrupt
+        plain(self, tokens)
 
     options = {"count": 7, "sampling": replace(SAMPLING, batch_size=2)}
     whole = draw(model, tokenizer, **options)
     file = Unfinished(tmp_path / "cache" / "ab.unfinished", every=0)
-    monkeypatch.setattr(model, "generate", dies_at(6))
+    monkeypatch.setattr(Decoding, "extend", dies)
     with pytest.raises(KeyboardInterrupt):
         draw(model, tokenizer, **options, unfinished=file)
-    monkeypatch.setattr(model, "generate", plain)
-    torch.manual_seed(99)
-    assert len(file.load(torch.device("cpu"))) == 10, "five batches of two"
+    monkeypatch.setattr(Decoding, "extend", plain)
+    assert len(file.load()) == 10, "five batches of two"
     assert draw(model, tokenizer, **options, unfinished=file) == whole
     file.remove()
     assert not file.file.exists() and draw(model, tokenizer, **options, unfinished=file) == whole
