@@ -47,8 +47,8 @@ def step(model: nn.Module, method: dict, batches: Sequence[Batch]) -> Callable[[
         model.zero_grad()
         micro = [dict(batch) for batch in batches]
         plan = of.plan(model, micro)
-        for index, batch in enumerate(micro):
-            of.loss(model, batch, plan, index)[0].backward()
+        for index in reversed(range(len(micro))):
+            of.loss(model, micro[index], plan, index)[0].backward()
 
     return run
 

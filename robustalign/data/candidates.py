@@ -36,7 +36,7 @@ from robustalign.data.sources import chitchat
 from robustalign.data.whole_groups import with_whole_groups
 from robustalign.errors import ConfigError
 from robustalign.policies.encode import Encoder, Unrenderable
-from robustalign.policies.generate import Request, sample_replies
+from robustalign.policies.generate import Request, sample_replies, sample_share
 from robustalign.policies.unfinished import Unfinished
 
 
@@ -213,26 +213,48 @@ def sample_candidates(
 ) -> None:
     """Sample ``dataset.samples`` replies to each prompt of a split; save the table and its account in ``target``.
 
-    ``unfinished``: where an earlier attempt left the replies that it had drawn.
+    ``unfinished``: where an earlier attempt, or ranks in their shares, left the replies that they had drawn.
     """
     prompts, facts = select_prompts(config, split, encoder, rows)
-    ids = [encoder.prompt(messages(prompt.turns)) for prompt in prompts]
-    replies = sample_replies(
-        model,
-        encoder,
-        Request(ids, config.dataset.samples, config.dataset.sampling, config.dataset.seed),
-        progress=f"sampling {split} candidates",
-        unfinished=unfinished,
-    )
-    _save(prompts, ids, [[encoder.text(r) for r in row] for row in replies], replies, target)
+    request = _request(config, prompts, encoder)
+    replies = sample_replies(model, encoder, request, progress=f"sampling {split} candidates", unfinished=unfinished)
+    texts = [[encoder.text(r) for r in row] for row in replies]
+    _save(prompts, request.prompts, texts, replies, target)
     account = (
         rows.account if rows else Account(sum(facts.values()) + len(prompts), {split: {"dropped": {}, "first": {}}})
     )
     save_account(account, split, len(prompts), facts, target)
 
 
+def sample_candidates_share(
+    config: Config,
+    split: str,
+    model: PreTrainedModel,
+    encoder: Encoder,
+    rows: Rows | None,
+    unfinished: Unfinished,
+    rank: int,
+    ranks: int,
+) -> None:
+    """One rank's share of the replies that :func:`sample_candidates` needs, to ``unfinished``."""
+    prompts, _ = select_prompts(config, split, encoder, rows)
+    progress = f"sampling {split} candidates, share of {ranks} ranks" if rank == 0 else None
+    request = _request(config, prompts, encoder)
+    sample_share(model, encoder, request, rank=rank, ranks=ranks, progress=progress, unfinished=unfinished)
+
+
+def _request(config: Config, prompts: Sequence[Prompt], encoder: Encoder) -> Request:
+    dataset = config.dataset
+    ids = [encoder.prompt(messages(prompt.turns)) for prompt in prompts]
+    return Request(ids, dataset.samples, dataset.sampling, dataset.seed)
+
+
 def _save(
-    prompts: list[Prompt], ids: list[list[int]], texts: list[list[str]], replies: list[list[list[int]]], target: Path
+    prompts: list[Prompt],
+    ids: Sequence[Sequence[int]],
+    texts: list[list[str]],
+    replies: list[list[list[int]]],
+    target: Path,
 ) -> None:
     table = {
         "turns": [messages(prompt.turns) for prompt in prompts],

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from safetensors.numpy import load_file, save_file
 from transformers import PreTrainedModel
 
+from robustalign import fingerprints
 from robustalign.data.candidates import Candidates
 from robustalign.data.pairs import evaluation_pairs
 from robustalign.errors import ConfigError
+from robustalign.evaluation import metrics
 from robustalign.evaluation.certificates import held_out_certificates
 from robustalign.evaluation.generated import generated_cells
 from robustalign.evaluation.implicit import HeldOutPairs
@@ -81,7 +85,40 @@ class HeldOut:
         return certificates.assign(split=self.split)
 
     def reference_cells(self) -> dict[str, dict[str, Cell]]:
-        """The untrained policy: every margin is 0, so the loss is ln 2 and every pair a tie."""
+        """Metrics of the untrained policy, computed once for all runs of a sweep."""
+        stages, config = self.stages, self.config
+        key = {
+            "version": 2,
+            "candidates": stages.candidates_folder(self.split).name,
+            "scores": stages.scores_folder("train").name,
+            "shift": {key: value for key, value in vars(config.shift).items() if key != "name"},
+            "populations": self.shift.record(),
+            "resample": config.evaluation.resample,
+            "metrics": fingerprints.of_files(Path(metrics.__file__).parent.glob("*.py")),
+            "pairs": [vars(config.dataset.pairs).copy(), config.evaluation.pairs_per_prompt],
+            "replies": 0 if config.evaluation.generate == "never" else config.evaluation.replies,
+            "sampling": vars(evaluation_sampling(config)).copy(),
+            "seed": config.dataset.seed,
+        }
+
+        def build(target: Path) -> None:
+            flat = {
+                f"{metric}/{component}/{part}": np.asarray(getattr(cell, part), dtype=np.float64)
+                for metric, components in self._untrained().items()
+                for component, cell in components.items()
+                for part in ("total", "count")
+            }
+            save_file(flat, target / "cells.safetensors")
+
+        flat = load_file(stages.cache.get("reference_cells", key, build) / "cells.safetensors")
+        cells: dict[str, dict[str, Cell]] = {}
+        for name in sorted({key.rsplit("/", 1)[0] for key in flat}):
+            metric, component = name.split("/", 1)
+            cells.setdefault(metric, {})[component] = Cell(flat[f"{name}/total"], flat[f"{name}/count"])
+        return cells
+
+    def _untrained(self) -> dict[str, dict[str, Cell]]:
+        """Every margin of the untrained policy is 0, so the loss is ln 2 and every pair a tie."""
         cells = self.cells(np.zeros(self.candidates.reference_logps.shape))
         if self.config.evaluation.generate == "never":
             return cells

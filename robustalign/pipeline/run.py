@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from transformers import PreTrainedModel
 
 from robustalign.config import Config
@@ -27,6 +25,7 @@ from robustalign.pipeline.held_out import HeldOut
 from robustalign.pipeline.model_card import write_card
 from robustalign.pipeline.people import all_splits
 from robustalign.pipeline.populations import distances, groups, input_embeddings
+from robustalign.pipeline.process import prepare_process
 from robustalign.pipeline.stages import Stages, device
 from robustalign.pipeline.training_rows import Prepared, prepare
 from robustalign.pipeline.usage import Usage
@@ -47,20 +46,6 @@ def warm(config: Config) -> None:
     """Build the artefacts that the runs of a sweep share."""
     prepare_process(config)
     Stages(config).warm()
-
-
-def prepare_process(config: Config) -> None:
-    """Threads and warnings of a worker process."""
-    threads = config.trainer.threads or max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
-    torch.set_num_threads(threads)
-    os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # else a launcher of several ranks chooses anew
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    import datasets
-    import transformers
-
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    datasets.disable_progress_bars()
 
 
 def run(config: Config, folder: RunFolder, journal: Journal, should_stop: Callable[[], bool]) -> None:
@@ -102,16 +87,10 @@ class Computation:
 
     def compute(self) -> None:
         """From candidates to the table of all targets."""
-        with self.usage.stage("prepare"), distributed.leader_first():
-            row_counts = tell_splits(self.stages) if distributed.rank() == 0 else {}
-            trains = self.objective.policy is None
-            self.train_candidates = self.stages.candidates("train") if trains else self.stages.unscored("train")
-            self.shift = self.stages.shift
-            self.held_out = {
-                split: HeldOut(self.stages, split, self.objective.beta) for split in self.config.evaluation.splits
-            }
-            self.prepared = prepare(self.stages, self.objective, self.train_candidates) if trains else None
-            self.objective = self.prepared.objective if self.prepared else self.objective
+        with self.usage.stage("prepare"):
+            self.stages.sample_in_shares()
+            with distributed.leader_first():
+                row_counts = self.prepare()
         if distributed.rank() == 0:
             self.journal.metrics(0, row_counts | lineage.record_stages(self.stages, self.journal))
             self.report_shift()
@@ -136,6 +115,19 @@ class Computation:
             with self.usage.stage("benchmarks"):
                 self.record_benchmarks(policy)
         self.finish()
+
+    def prepare(self) -> dict[str, float]:
+        """What training and evaluation start from; on rank 0 the counts of rows, by metric."""
+        row_counts = tell_splits(self.stages) if distributed.rank() == 0 else {}
+        trains = self.objective.policy is None
+        self.train_candidates = self.stages.candidates("train") if trains else self.stages.unscored("train")
+        self.shift = self.stages.shift
+        self.held_out = {
+            split: HeldOut(self.stages, split, self.objective.beta) for split in self.config.evaluation.splits
+        }
+        self.prepared = prepare(self.stages, self.objective, self.train_candidates) if trains else None
+        self.objective = self.prepared.objective if self.prepared else self.objective
+        return row_counts
 
     def stop_if_asked(self) -> None:
         """Stop all ranks between two stages, if one of them was asked to; within training :class:`Steps` does it."""
@@ -272,7 +264,7 @@ class Computation:
         """The untrained reference, and the policy, of known log-ratios on each split, shrunk towards it."""
         evaluation = self.config.evaluation
         for split, held_out in self.held_out.items():
-            self.record(REFERENCE, split, self.stages.reference_cells(split, held_out.reference_cells))
+            self.record(REFERENCE, split, held_out.reference_cells())
             for factor in evaluation.shrinkage:
                 cells = held_out.cells(logratios[split], shrink=factor)
                 if evaluation.generate != "never":

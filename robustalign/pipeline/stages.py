@@ -21,16 +21,21 @@ from datasets import load_from_disk
 from safetensors.numpy import load_file, save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from robustalign import fingerprints
 from robustalign.cache import ArtefactCache
 from robustalign.config import HUMAN, Config, SamplingConfig
-from robustalign.data.candidates import Candidates, prompt_texts, sample_candidates, split_key, split_rows
+from robustalign.data.candidates import (
+    Candidates,
+    prompt_texts,
+    sample_candidates,
+    sample_candidates_share,
+    split_key,
+    split_rows,
+)
 from robustalign.data.given import carried_columns, given_candidates
 from robustalign.data.rows import Rows
 from robustalign.data.splits import SPLITS
 from robustalign.errors import ConfigError
-from robustalign.evaluation import metrics
-from robustalign.evaluation.metrics import WHOLE, Cell
+from robustalign.evaluation.metrics import WHOLE
 from robustalign.pipeline import fine_tuned, inputs
 from robustalign.policies.encode import Encoder
 from robustalign.policies.load import (
@@ -47,6 +52,7 @@ from robustalign.policies.unfinished import Unfinished
 from robustalign.rewards import build_scorer, score_all, scorer_module
 from robustalign.shifts import Component, ScorerShift, Shift, Standards
 from robustalign.shifts.columns import column_shift
+from robustalign.training import distributed
 
 
 class Stages:
@@ -125,8 +131,7 @@ class Stages:
 
     def candidates_folder(self, split: str) -> Path:
         key = self.candidates_key(split)
-        folder = self.cache.path("candidates", key)
-        unfinished = Unfinished(folder.with_name(f"{folder.name}.unfinished"))
+        unfinished = self._unfinished(split)
 
         def build(target: Path) -> None:
             if self.config.dataset.source == "preferences":
@@ -134,9 +139,26 @@ class Stages:
             else:
                 sample_candidates(self.config, split, self.reference, self.encoder, self.texts, target, unfinished)
 
-        self.cache.get("candidates", key, build)
+        folder = self.cache.get("candidates", key, build)
         unfinished.remove()
         return folder
+
+    def _unfinished(self, split: str) -> Unfinished:
+        """Replies drawn for candidates that are not built yet."""
+        folder = self.cache.path("candidates", self.candidates_key(split))
+        return Unfinished(folder.with_name(f"{folder.name}.unfinished"), rank=distributed.rank())
+
+    def sample_in_shares(self) -> None:
+        """Where several ranks train together, each draws its share of the candidates that are not built yet."""
+        if distributed.world() == 1 or self.config.dataset.source == "preferences":
+            return
+        with distributed.leader_first():
+            reference, encoder, rows = self.reference, self.encoder, self.texts
+        for split in splits(self.config):
+            if not self.cache.has("candidates", self.candidates_key(split)):
+                share = self._unfinished(split), distributed.rank(), distributed.world()
+                sample_candidates_share(self.config, split, reference, encoder, rows, *share)
+        distributed.barrier()
 
     def scores_key(self, split: str) -> dict[str, Any]:
         human, memory = self.config.dataset.source == "preferences", inputs.memory(self.config)
@@ -241,41 +263,6 @@ class Stages:
         }
         unit = {name for name, scorer in scorers.items() if scorer.unit} | {HUMAN}
         return Standards({name: values.ravel() for name, values in scores.items()}, frozenset(unit))
-
-    def reference_cells(self, split: str, build_cells) -> dict[str, dict[str, Cell]]:
-        """``build_cells()`` for the untrained policy, the same for every run of a sweep."""
-        config = self.config
-        shift = {key: value for key, value in vars(config.shift).items() if key != "name"}
-        key = {
-            "version": 2,
-            "candidates": self.candidates_folder(split).name,
-            "scores": self.scores_folder("train").name,
-            "shift": shift,
-            "populations": self.shift.record(),
-            "resample": config.evaluation.resample,
-            "metrics": fingerprints.of_files(Path(metrics.__file__).parent.glob("*.py")),
-            "pairs": [vars(config.dataset.pairs).copy(), config.evaluation.pairs_per_prompt],
-            "replies": 0 if config.evaluation.generate == "never" else config.evaluation.replies,
-            "sampling": vars(evaluation_sampling(config)).copy(),
-            "seed": config.dataset.seed,
-        }
-
-        def build(target: Path) -> None:
-            cells = build_cells()
-            flat = {
-                f"{metric}/{component}/{part}": np.asarray(getattr(cell, part), dtype=np.float64)
-                for metric, components in cells.items()
-                for component, cell in components.items()
-                for part in ("total", "count")
-            }
-            save_file(flat, target / "cells.safetensors")
-
-        flat = load_file(self.cache.get("reference_cells", key, build) / "cells.safetensors")
-        cells: dict[str, dict[str, Cell]] = {}
-        for name in sorted({key.rsplit("/", 1)[0] for key in flat}):
-            metric, component = name.split("/", 1)
-            cells.setdefault(metric, {})[component] = Cell(flat[f"{name}/total"], flat[f"{name}/count"])
-        return cells
 
     def to_build(self) -> list[str]:
         """The stages that have something to build for this config. Nothing is built."""

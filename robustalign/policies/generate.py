@@ -6,7 +6,7 @@ therefore depends neither on the batch that a reply is in nor on where an interr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -41,10 +41,12 @@ class Request:
         order = sorted(range(len(self.prompts)), key=lambda i: (len(self.prompts[i]), i))
         return [(i, n) for i in order for n in range(self.count)]
 
-    def batches(self, done: int = 0) -> list[list[tuple[int, int]]]:
-        """The rows behind the first ``done`` in batches."""
+    def batches(self, known: Container[int] = (), rank: int = 0, ranks: int = 1) -> list[list[int]]:
+        """A rank's share of the places in ``rows``, in batches without what is ``known``."""
         size = self.sampling.batch_size
-        return [self.rows[start : start + size] for start in range(done, len(self.rows), size)]
+        batches = [range(start, min(start + size, len(self.rows))) for start in range(0, len(self.rows), size)]
+        left = ([place for place in batch if place not in known] for batch in batches[rank::ranks])
+        return [batch for batch in left if batch]
 
     def uniform(self, batch: Sequence[tuple[int, int]]) -> Tensor:
         """``[B, max_new_tokens]`` fp64 in [0, 1): the numbers of each row, whatever else is in the batch."""
@@ -52,11 +54,11 @@ class Request:
         of_prompt = {i: np.random.default_rng([self.seed, i]).random(shape) for i in {i for i, _ in batch}}
         return torch.from_numpy(np.stack([of_prompt[i][n] for i, n in batch]))
 
-    def by_prompt(self, sampled: Sequence[list[int]]) -> list[list[list[int]]]:
-        """The replies in the order of ``rows`` as ``[prompt][number]``."""
+    def by_prompt(self, drawn: Mapping[int, list[int]]) -> list[list[list[int]]]:
+        """The replies of all places in ``rows`` as ``[prompt][number]``."""
         replies: list[list[list[int]]] = [[] for _ in self.prompts]
-        for (i, _), reply in zip(self.rows, sampled, strict=True):
-            replies[i].append(reply)
+        for place, (prompt, _) in enumerate(self.rows):
+            replies[prompt].append(drawn[place])
         return replies
 
 
@@ -74,12 +76,29 @@ def sample_replies(
     ``sampling.max_new_tokens`` stays open. No random state is touched. With ``unfinished`` an interrupted call goes on
     where it was.
     """
-    sampled = [] if unfinished is None else unfinished.load()
-    for batch in paced(request.batches(len(sampled)), progress):
-        sampled += _replies([model], 1.0, encoder, request, batch)[0]
+    return request.by_prompt(sample_share(model, encoder, request, progress=progress, unfinished=unfinished))
+
+
+def sample_share(
+    model: PreTrainedModel,
+    encoder: Encoder,
+    request: Request,
+    *,
+    rank: int = 0,
+    ranks: int = 1,
+    progress: str | None = None,
+    unfinished: Unfinished | None = None,
+) -> dict[int, list[int]]:
+    """The replies that ``unfinished`` knows and those of this rank's batches, by their place in ``request.rows``."""
+    replies = {} if unfinished is None else unfinished.load()
+    for places in paced(request.batches(replies, rank, ranks), progress):
+        drawn, _ = _replies([model], 1.0, encoder, request, [request.rows[place] for place in places])
+        replies |= dict(zip(places, drawn, strict=True))
         if unfinished is not None:
-            unfinished.save(sampled)
-    return request.by_prompt(sampled)
+            unfinished.save(replies)
+    if unfinished is not None and ranks > 1:
+        unfinished.save(replies, now=True)
+    return replies
 
 
 def compared_replies(
@@ -101,12 +120,13 @@ def compared_replies(
         the whole vocabulary, before ``sampling`` sharpens or cuts anything.
     """
     models = [model] if model is reference else [model, reference]
-    sampled: list[list[int]] = []
+    replies: dict[int, list[int]] = {}
     kl = np.zeros((len(request.prompts), request.count))
-    for batch in paced(request.batches(), progress):
-        replies, kl[tuple(zip(*batch, strict=True))] = _replies(models, shrink, encoder, request, batch)
-        sampled += replies
-    return request.by_prompt(sampled), kl
+    for places in paced(request.batches(), progress):
+        batch = [request.rows[place] for place in places]
+        drawn, kl[tuple(zip(*batch, strict=True))] = _replies(models, shrink, encoder, request, batch)
+        replies |= dict(zip(places, drawn, strict=True))
+    return request.by_prompt(replies), kl
 
 
 def end_tokens(model: PreTrainedModel, encoder: Encoder) -> frozenset[int]:
@@ -116,7 +136,7 @@ def end_tokens(model: PreTrainedModel, encoder: Encoder) -> frozenset[int]:
     return encoder.ends | frozenset(ids if isinstance(ids, list) else [] if ids is None else [ids])
 
 
-def drawn(logits: Tensor, uniform: Tensor, sampling: SamplingConfig) -> Tensor:
+def draw(logits: Tensor, uniform: Tensor, sampling: SamplingConfig) -> Tensor:
     """A token ``[B]`` for each row of ``logits [B, V]`` and each number ``[B]`` in [0, 1): the inverse of the law.
 
     The law is the softmax at ``sampling.temperature`` of the ``top_k`` likeliest tokens; of those, the likeliest that
@@ -161,7 +181,7 @@ def _replies(
             reference = decodings[1].logits
             logits = logits if shrink == 1 else torch.lerp(reference, logits, shrink)
             kl[rows] += torch.where(lengths[rows] > step, divergence(logits, reference), 0.0)
-        new = drawn(logits, uniform[rows, step], request.sampling)
+        new = draw(logits, uniform[rows, step], request.sampling)
         tokens[rows, step] = new
         lengths[rows] = torch.where(torch.isin(new, ends), lengths[rows].clamp(max=step + 1), lengths[rows])
         going = lengths[rows] > step + 1

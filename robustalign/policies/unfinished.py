@@ -1,9 +1,9 @@
-"""Sampling that goes on after a kill: the replies drawn so far, in one file."""
+"""Sampling that goes on after a kill, or is shared by ranks: the replies drawn so far, in a file of each rank."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -15,36 +15,45 @@ EVERY = 60.0  # seconds between two saves
 
 
 class Unfinished:
-    """The file of one call of ``sample_replies``; whoever goes on draws what an uninterrupted call would have drawn.
+    """What is known of the replies that one request asks for, by their place in ``Request.rows``.
 
     Args:
-        file: safetensors; it belongs to one set of prompts, settings and seed.
+        file: safetensors; it belongs to one set of prompts, settings and seed. Ranks have files of their own beside it.
+        rank: whose file this process writes; all are read.
         every: seconds between two saves.
     """
 
-    def __init__(self, file: Path, every: float = EVERY) -> None:
+    def __init__(self, file: Path, rank: int = 0, every: float = EVERY) -> None:
         self.file, self.every, self.last = file, every, time.monotonic()
+        self.own = file.with_name(f"{file.name}.{rank}")
 
-    def load(self) -> list[list[int]]:
-        """The replies drawn until now, in the order of drawing."""
-        if not self.file.is_file():
-            return []
-        saved = load_file(self.file)
-        return [part.tolist() for part in saved["ids"].split(saved["lengths"].tolist())]
+    def load(self) -> dict[int, list[int]]:
+        """The replies that any rank has saved."""
+        known: dict[int, list[int]] = {}
+        for part in self._parts():
+            saved = load_file(part)
+            replies = [reply.tolist() for reply in saved["ids"].split(saved["lengths"].tolist())]
+            known |= dict(zip(saved["places"].tolist(), replies, strict=True))
+        return known
 
-    def save(self, replies: Sequence[Sequence[int]]) -> None:
-        """Write them, if the last save is old enough."""
-        if time.monotonic() - self.last < self.every:
+    def save(self, replies: Mapping[int, list[int]], now: bool = False) -> None:
+        """Write them, if the last save is old enough or ``now``."""
+        if not now and time.monotonic() - self.last < self.every:
             return
-        state = {
-            "ids": torch.tensor([token for reply in replies for token in reply], dtype=torch.int64),
-            "lengths": torch.tensor([len(reply) for reply in replies], dtype=torch.int64),
+        columns = {
+            "places": list(replies),
+            "ids": [token for reply in replies.values() for token in reply],
+            "lengths": [len(reply) for reply in replies.values()],
         }
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(self.file) as scratch:
-            save_file(state, scratch)
+        self.own.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(self.own) as scratch:
+            save_file({name: torch.tensor(column, dtype=torch.int64) for name, column in columns.items()}, scratch)
         self.last = time.monotonic()
 
     def remove(self) -> None:
         """The replies are kept elsewhere."""
-        self.file.unlink(missing_ok=True)
+        for part in self._parts():
+            part.unlink(missing_ok=True)
+
+    def _parts(self) -> list[Path]:
+        return sorted(self.file.parent.glob(f"{self.file.name}.*"))

@@ -157,13 +157,13 @@ class PairTrainer:
 
     def _backward(self, batches: list[Batch], plan: Plan) -> dict[str, Tensor]:
         """The objective's gradient, summed over micro-batches and ranks; the columns ``[N]`` of this rank's pairs."""
-        parts = []
-        for index, batch in enumerate(batches):
-            with self._averaging(last=index + 1 == len(batches)):
+        parts: list[dict[str, Tensor]] = []
+        for index in reversed(range(len(batches))):
+            with self._averaging(last=index == 0):
                 with self._autocast():
-                    loss, columns = self.step_of.loss(self.model, batch, plan, index)
+                    loss, columns = self.step_of.loss(self.model, batches[index], plan, index)
                 (loss * distributed.world()).backward()
-            parts.append(columns)
+            parts.insert(0, columns)
         return {name: torch.cat([part[name] for part in parts]).float() for name in parts[0]}
 
     def _averaging(self, last: bool) -> contextlib.AbstractContextManager:

@@ -24,7 +24,7 @@ from transformers import (
 from robustalign.config import LoraConfig, ModelConfig, SamplingConfig
 from robustalign.policies.decoding import Decoding
 from robustalign.policies.encode import Encoder
-from robustalign.policies.generate import Request, compared_replies, drawn, end_tokens, sample_replies
+from robustalign.policies.generate import Request, compared_replies, draw, end_tokens, sample_replies, sample_share
 from robustalign.policies.load import with_adapters
 from robustalign.policies.unfinished import Unfinished
 from tests.conftest import tiny_gpt2, tiny_llama
@@ -33,7 +33,7 @@ PROMPTS = [[1, 5, 9, 11], [1, 7], [1, 30, 31, 32, 33, 34]]
 SAMPLING = SamplingConfig(max_new_tokens=5, top_k=0, batch_size=4)
 
 
-def draw(model, tokenizer, **changes):
+def replies_of(model, tokenizer, **changes):
     asked = {"prompts": PROMPTS, "count": 3, "sampling": SAMPLING, "seed": 3}
     request = Request(**{key: changes.pop(key, value) for key, value in asked.items()})
     return sample_replies(model, Encoder(tokenizer), request, **changes)
@@ -62,8 +62,8 @@ def test_same_seed_same_replies_and_the_global_state_is_untouched(tokenizer) -> 
     model = tiny_llama(vocabulary=len(tokenizer))
     torch.manual_seed(11)
     before = torch.get_rng_state()
-    first, second = draw(model, tokenizer), draw(model, tokenizer)
-    assert first == second != draw(model, tokenizer, seed=4)
+    first, second = replies_of(model, tokenizer), replies_of(model, tokenizer)
+    assert first == second != replies_of(model, tokenizer, seed=4)
     assert torch.equal(before, torch.get_rng_state())
     assert [len(row) for row in first] == [3, 3, 3]
 
@@ -73,7 +73,7 @@ def test_a_reply_ends_where_an_end_was_sampled_or_stays_open(tokenizer) -> None:
     model = tiny_llama(vocabulary=len(tokenizer))
     ends = set(range(2, 600))  # of 4096 tokens
     model.generation_config.eos_token_id = sorted(ends)
-    replies = [reply for row in draw(model, tokenizer, count=40) for reply in row]
+    replies = [reply for row in replies_of(model, tokenizer, count=40) for reply in row]
     ended = [reply for reply in replies if ends & set(reply)]
     cut = [reply for reply in replies if not ends & set(reply)]
     assert min(len(ended), len(cut)) > 10
@@ -85,24 +85,24 @@ def test_sampling_stops_at_every_end_that_the_generation_config_names(tokenizer)
     """The same draws, cut at the first of the ends: tokens that end a reply are not passed by, and none is added."""
     model = tiny_llama(vocabulary=len(tokenizer))
     model.generation_config.eos_token_id = None
-    freely = draw(model, tokenizer)
+    freely = replies_of(model, tokenizer)
     ends = {tokenizer.eos_token_id, *(reply[2] for row in freely for reply in row if len(reply) > 3)}
     model.generation_config.eos_token_id = sorted(ends)
     assert end_tokens(model, Encoder(tokenizer)) == ends
     stops = [[next((i + 1 for i, t in enumerate(reply) if t in ends), 5) for reply in row] for row in freely]
     expected = [[r[:stop] for r, stop in zip(*both, strict=True)] for both in zip(freely, stops, strict=True)]
-    assert draw(model, tokenizer) == expected != freely
+    assert replies_of(model, tokenizer) == expected != freely
 
 
 def test_a_reply_depends_on_its_prompt_and_number_alone(tokenizer) -> None:
     """Not on the batch, on how many replies are drawn beside it, or on the prompts behind it."""
     model = tiny_llama(torch.float64, vocabulary=len(tokenizer))
     model.generation_config.eos_token_id = list(range(2, 600))
-    whole = draw(model, tokenizer)
-    assert draw(model, tokenizer, sampling=replace(SAMPLING, batch_size=1)) == whole
-    assert draw(model, tokenizer, sampling=replace(SAMPLING, batch_size=99)) == whole
-    assert [row[:3] for row in draw(model, tokenizer, count=7)] == whole
-    assert draw(model, tokenizer, prompts=PROMPTS[:2]) == whole[:2]
+    whole = replies_of(model, tokenizer)
+    assert replies_of(model, tokenizer, sampling=replace(SAMPLING, batch_size=1)) == whole
+    assert replies_of(model, tokenizer, sampling=replace(SAMPLING, batch_size=99)) == whole
+    assert [row[:3] for row in replies_of(model, tokenizer, count=7)] == whole
+    assert replies_of(model, tokenizer, prompts=PROMPTS[:2]) == whole[:2]
 
 
 @pytest.mark.parametrize("sampling", [{}, {"top_k": 3, "temperature": 0.6}, {"top_p": 0.7, "top_k": 9}], ids=str)
@@ -111,7 +111,7 @@ def test_first_tokens_and_lengths_have_the_law_of_transformers(sampling: dict, t
     model = tiny_llama(vocabulary=len(tokenizer), initializer_range=0.15)
     model.generation_config.eos_token_id = list(range(2, 900))
     settings = replace(SAMPLING, batch_size=500, **sampling)
-    ours = draw(model, tokenizer, prompts=[PROMPTS[0]], count=4000, sampling=settings)[0]
+    ours = replies_of(model, tokenizer, prompts=[PROMPTS[0]], count=4000, sampling=settings)[0]
     theirs = by_transformers(model, PROMPTS[0], settings, 4000)
     for fact in (lambda reply: reply[0] % 13, len, lambda reply: reply[-1] % 7):
         table = np.array([np.bincount([fact(reply) for reply in part], minlength=14) for part in (ours, theirs)])
@@ -130,7 +130,7 @@ def test_a_draw_inverts_the_law_that_transformers_filters(sampling: dict) -> Non
     warped = TopPLogitsWarper(settings.top_p)(None, warped) if settings.top_p < 1 else warped
     grid = (torch.arange(20_000) + 0.5) / 20_000
     for row in range(2):
-        tokens = drawn(logits[row].expand(len(grid), -1), grid.double(), settings)
+        tokens = draw(logits[row].expand(len(grid), -1), grid.double(), settings)
         shares = torch.bincount(tokens, minlength=11) / len(grid)
         torch.testing.assert_close(shares.double(), warped[row].softmax(-1), atol=1e-4, rtol=0)
 
@@ -138,7 +138,7 @@ def test_a_draw_inverts_the_law_that_transformers_filters(sampling: dict) -> Non
 def test_the_ends_of_the_unit_interval_draw_tokens_that_are_possible() -> None:
     logits = torch.tensor([[-torch.inf, 0.0, -torch.inf, 1.0, -torch.inf]])
     least, most = torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
-    assert drawn(logits, least, SAMPLING).item() == 1 and drawn(logits, most, SAMPLING).item() == 3
+    assert draw(logits, least, SAMPLING).item() == 1 and draw(logits, most, SAMPLING).item() == 3
 
 
 LEAKS = {
@@ -167,11 +167,11 @@ def test_replies_are_drawn_by_our_settings_alone(wrapped: bool, tokenizer) -> No
     if wrapped:
         model = with_adapters(model, ModelConfig(lora=LoraConfig(r=2)), 0).eval()
     inner = model.get_base_model() if wrapped else model
-    expected = draw(model, tokenizer)
+    expected = replies_of(model, tokenizer)
     inner.generation_config = GenerationConfig(eos_token_id=2, **LEAKS)
     model.generation_config = inner.generation_config
     before = inner.generation_config.to_dict()
-    assert draw(model, tokenizer) == expected
+    assert replies_of(model, tokenizer) == expected
     assert inner.generation_config.to_dict() == model.generation_config.to_dict() == before
 
 
@@ -197,13 +197,13 @@ def test_a_policy_that_is_its_reference_has_no_divergence_and_the_same_replies(t
     request = Request(PROMPTS, 3, SAMPLING, 3)
     for reference in (policy, other):
         replies, kl = compared_replies(policy, reference, Encoder(tokenizer), request)
-        assert replies == draw(policy, tokenizer) and (kl == 0).all()
+        assert replies == replies_of(policy, tokenizer) and (kl == 0).all()
 
 
 def test_shrunk_to_nothing_is_the_reference(tokenizer) -> None:
     policy, reference = (tiny_llama(vocabulary=len(tokenizer), seed=s) for s in (1, 2))
     shrunk = compared_replies(policy, reference, Encoder(tokenizer), Request(PROMPTS, 3, SAMPLING, 3), shrink=0.0)
-    assert shrunk[0] == draw(reference, tokenizer) and (shrunk[1] == 0).all()
+    assert shrunk[0] == replies_of(reference, tokenizer) and (shrunk[1] == 0).all()
 
 
 def small(kind: type, config: type, **changes):
@@ -237,6 +237,22 @@ def test_rows_that_leave_and_repeat_have_the_logits_of_full_forwards(kind: str) 
         torch.testing.assert_close(decoding.logits[row], expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_shares_of_ranks_add_up_to_the_replies_of_one_process(ranks: int, tokenizer, tmp_path) -> None:
+    """Also where the number of ranks changed after a kill."""
+    model, encoder = tiny_llama(torch.float64, vocabulary=len(tokenizer)), Encoder(tokenizer)
+    request, whole = Request(PROMPTS, 7, replace(SAMPLING, batch_size=2), 3), replies_of(model, tokenizer, count=7)
+    file = tmp_path / "ab.unfinished"
+    sample_share(model, encoder, request, rank=1, ranks=5, unfinished=Unfinished(file, 1))
+    parts = [Unfinished(file, rank) for rank in range(ranks)]
+    for rank, part in enumerate(parts):
+        sample_share(model, encoder, request, rank=rank, ranks=ranks, unfinished=part)
+    assert len(parts[0].load()) == 21
+    assert request.by_prompt(parts[0].load()) == whole
+    parts[0].remove()
+    assert not list(tmp_path.iterdir())
+
+
 def test_sampling_that_was_killed_goes_on_with_the_same_draws(tokenizer, tmp_path, monkeypatch) -> None:
     model = tiny_llama(vocabulary=len(tokenizer))
     plain, calls = Decoding.extend, []
@@ -248,13 +264,13 @@ def test_sampling_that_was_killed_goes_on_with_the_same_draws(tokenizer, tmp_pat
         plain(self, tokens)
 
     options = {"count": 7, "sampling": replace(SAMPLING, batch_size=2)}
-    whole = draw(model, tokenizer, **options)
+    whole = replies_of(model, tokenizer, **options)
     file = Unfinished(tmp_path / "cache" / "ab.unfinished", every=0)
     monkeypatch.setattr(Decoding, "extend", dies)
     with pytest.raises(KeyboardInterrupt):
-        draw(model, tokenizer, **options, unfinished=file)
+        replies_of(model, tokenizer, **options, unfinished=file)
     monkeypatch.setattr(Decoding, "extend", plain)
     assert len(file.load()) == 10, "five batches of two"
-    assert draw(model, tokenizer, **options, unfinished=file) == whole
+    assert replies_of(model, tokenizer, **options, unfinished=file) == whole
     file.remove()
-    assert not file.file.exists() and draw(model, tokenizer, **options, unfinished=file) == whole
+    assert not list(file.file.parent.iterdir()) and replies_of(model, tokenizer, **options, unfinished=file) == whole

@@ -43,7 +43,7 @@ STAGES = {  # the innermost of these functions on the stack names the stage; in 
     "save_trained": "saving the policy",
     "Computation.evaluate": "evaluation",
     "Computation.evaluate_controls": "controls",
-    "Stages.reference_cells": "reference cells",
+    "HeldOut.reference_cells": "reference cells",
     "Computation.finish": "finish",
     "Computation.clean": "clean",
     "work": "begin and end",

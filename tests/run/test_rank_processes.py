@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from datasets import load_from_disk
 from safetensors.torch import load_file
 
 from robustalign.config import Config
@@ -93,6 +94,18 @@ def test_two_ranks_train_the_policy_of_one(client: NurseryClient, small: Callabl
     for key, value in wanted.items():
         assert found[key] == pytest.approx(value, rel=1e-4, abs=1e-6), key
     assert (two.status().state, two.status().step, two.status().attempts) == (State.FINISHED, 4, 1)
+
+
+def test_ranks_sample_the_candidates_in_shares(client: NurseryClient, small: Callable, tmp_path: Path) -> None:
+    """In an empty cache two ranks draw what one process draws, and leave no share behind."""
+    words = (*FAST, "dataset.sampling.batch_size=16", "trainer.max_steps=1")
+    tables = []
+    for n in (1, 2):
+        cache = tmp_path / f"cache_{n}"
+        run(client, small(*words, f"trainer.nproc={n}", f"paths.cache={cache}"), f"shares_{n}")
+        tables.append({part.name: load_from_disk(part).to_dict() for part in cache.glob("candidates/*/")})
+        assert not list(cache.glob("candidates/*unfinished*"))
+    assert tables[0] == tables[1] != {}
 
 
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch.nn.utils import parameters_to_vector
 
 from robustalign.data.pairs import PairCollator, PairColumns, TrainingRows
 from robustalign.pipeline.stages import Stages
@@ -66,8 +67,8 @@ def test_micro_batches_change_nothing_for_weighted_means(scene) -> None:
     weight = np.random.default_rng(0).random(len(scene[2]))
     (whole, one), (cut, other) = trained(scene, 8, weight), trained(scene, 2, weight)
     assert cut == pytest.approx(whole, abs=1e-5)
-    for a, b in zip(one.parameters(), other.parameters(), strict=True):
-        torch.testing.assert_close(a, b, rtol=0, atol=2e-5)
+    ours, theirs, start = (parameters_to_vector(model.parameters()) for model in (one, other, scene[1].new_model()))
+    assert (ours - theirs).norm() < 1e-3 * (ours - start).norm(), "Adam divides rounding by as small a gradient"
 
 
 def test_batches_without_weight_are_skipped(scene) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from robustalign.objectives import InputStatistics, WassersteinBall
 from robustalign.policies.logprobs import embedded
 from robustalign.training import distributed
 from robustalign.training.objective import Objective
-from robustalign.training.steps.plan import Batch, Plan, pair_columns, pair_terms, rows_of
+from robustalign.training.steps.plan import Batch, Plan, Taken, pair_columns, pair_terms, rows_of
 from robustalign.training.steps.weights import MovingStep
 
 
@@ -26,8 +26,12 @@ class InputStep(MovingStep):
 
     def _move(self, model: nn.Module, batches: Sequence[Batch], plan: Plan) -> None:
         plan.directions, plan.columns, total = [], [], torch.zeros(4, dtype=torch.float64)
+        keeps = self.set.gradient == "exact" and len(batches) == distributed.world() == 1
         for index, batch in enumerate(batches):
-            gradients, stats, columns = self._input_gradients(model, batch, plan, index)
+            with self._kernel():
+                gradients, stats, columns, taken = self._input_gradients(model, batch, plan, index, create_graph=keeps)
+            if keeps:
+                plan.taken[index] = taken
             plan.directions.append(gradients)
             plan.columns.append(columns)
             total = total.to(gradients.device) + stats.to_tensor()
@@ -44,8 +48,9 @@ class InputStep(MovingStep):
 
     def _input_gradients(
         self, model: nn.Module, batch: Batch, plan: Plan, index: int, create_graph: bool = False
-    ) -> tuple[Tensor, InputStatistics, dict[str, Tensor]]:
-        """g [2B,T,D], the gradient of each pair's loss with respect to its embedded tokens; its sums; pair columns.
+    ) -> tuple[Tensor, InputStatistics, dict[str, Tensor], Taken]:
+        """g [2B,T,D], the gradient of each pair's loss with respect to its embedded tokens; its sums; pair columns; the
+        forward, which ``create_graph`` makes one that a loss may take.
 
         Pairs do not interact, so one backward of the summed losses gives every g_i.
         """
@@ -53,22 +58,28 @@ class InputStep(MovingStep):
         with torch.enable_grad():
             embeddings = embedded(model, batch["input_ids"])
             offset = torch.zeros_like(embeddings, requires_grad=True)
-            terms = pair_terms(batch, self._logps(model, batch, offset), plan.precision)
+            logps = self._logps(model, batch, offset)
+            terms = pair_terms(batch, logps, plan.precision)
             losses = plan.loss.losses(terms)
             (gradients,) = torch.autograd.grad(losses.sum(), offset, create_graph=create_graph)
         joint = self.set.joint(gradients, rows.prompt)
         joint = joint if create_graph else joint.detach()
         stats = self.set.statistics(joint, embeddings, rows.attention, rows.prompt, plan.prior[index])
-        return joint, stats, pair_columns(losses, terms)
+        return joint.detach(), stats, pair_columns(losses, terms), Taken(logps, stats)
 
     def loss(self, model: nn.Module, batch: Batch, plan: Plan, index: int) -> tuple[Tensor, dict[str, Tensor]]:
-        exact = self.set.gradient == "exact"
-        with sdpa_kernel(SDPBackend.MATH) if exact else nullcontext():
+        if self.set.gradient != "exact":
+            return super().loss(model, batch, plan, index)
+        with self._kernel():
+            taken = plan.taken.pop(index, None)
+            taken = taken or self._input_gradients(model, batch, plan, index, create_graph=True)[-1]
+            plan.taken[index] = taken
             total, columns = super().loss(model, batch, plan, index)
-            if exact:
-                _, stats, _ = self._input_gradients(model, batch, plan, index, create_graph=True)
-                total = total + self.set.surrogate(stats, plan.statistics).to(total)
-        return total, columns
+        return total + self.set.surrogate(taken.statistics, plan.statistics).to(total), columns
+
+    def _kernel(self) -> AbstractContextManager:
+        """The attention that a double backward goes through, where there is one."""
+        return sdpa_kernel(SDPBackend.MATH) if self.set.gradient == "exact" else nullcontext()
 
 
 def input_moves(

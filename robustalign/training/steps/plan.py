@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -61,6 +62,15 @@ def loss_rounding(batch: Batch, logps: Tensor, loss: PairLoss, precision: torch.
     return of_pairs(slopes.abs() * row_rounding(batch, logps, precision))
 
 
+class Taken(NamedTuple):
+    """A forward of one micro-batch with its graph."""
+
+    logps: Tensor
+    """``[2B]``, of inputs and parameters that do not move before the backward."""
+    statistics: InputStatistics | None = None
+    """Of its input gradients, differentiable, where a penalty needs them."""
+
+
 @dataclass
 class Plan:
     """What all micro-batches of one optimiser step share.
@@ -93,6 +103,8 @@ class Plan:
     """The sums over the batch that the penalty of moved inputs needs."""
     output: Tensor | None = None
     """The offset of the output layer's weights, ``[V,D]``."""
+    taken: dict[int, Taken] = field(default_factory=dict)
+    """Forwards of the plan that serve the loss of a micro-batch too, by its number."""
     columns: list[dict[str, Tensor]] | None = None
     """The columns of the pairs (:func:`pair_columns`) before anything moved."""
     diagnostics: dict[str, float] = field(default_factory=dict)

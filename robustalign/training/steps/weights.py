@@ -14,7 +14,7 @@ from robustalign.policies.familiarity import policy_weight
 from robustalign.policies.logprobs import forward_dtype, sequence_logps
 from robustalign.training import distributed
 from robustalign.training.objective import Objective
-from robustalign.training.steps.plan import Batch, Plan, joined, loss_rounding, pair_columns, pair_terms, rows_of
+from robustalign.training.steps.plan import Batch, Plan, Taken, joined, loss_rounding, pair_columns, pair_terms, rows_of
 
 
 class WeightStep:
@@ -50,6 +50,9 @@ class WeightStep:
         plan.alone = microbatch or (several and not adapts and not self._couples(batches))
         couples = several and not plan.alone
         logps = self._look(model, batches) if adapts or couples else []
+        if logps and distributed.world() == 1:
+            plan.taken[len(batches) - 1] = Taken(logps[-1])
+        logps = [each.detach() for each in logps]
         if adapts:
             self._adapt(logps, batches, plan)
         if couples:
@@ -62,9 +65,17 @@ class WeightStep:
         """Whether a pair's weight depends on other pairs."""
         return self.set.couples or "weight" in batches[0]
 
-    @torch.no_grad()
     def _look(self, model: nn.Module, batches: Sequence[Batch]) -> list[Tensor]:
-        return [self._logps(model, batch) for batch in batches]
+        """Log-probabilities ``[2B]`` of each micro-batch; the last keep their graph, which is one that any loss takes.
+
+        Where ranks train together a graph belongs to the wrapper that exchanges gradients: none is kept.
+        """
+        last = len(batches) - 1 if distributed.world() == 1 else None
+        logps = []
+        for number, batch in enumerate(batches):
+            with torch.set_grad_enabled(number == last):
+                logps.append(self._logps(model, batch))
+        return logps
 
     def _adapt(self, logps: Sequence[Tensor], batches: Sequence[Batch], plan: Plan, first: int = 0) -> None:
         """Adapt the loss and the prior weights to these pairs, and to those of other ranks unless ``plan.alone``.
@@ -94,13 +105,15 @@ class WeightStep:
     def loss(self, model: nn.Module, batch: Batch, plan: Plan, index: int) -> tuple[Tensor, dict[str, Tensor]]:
         """The part of the objective that micro-batch ``index`` contributes, and its detached pair columns.
 
-        The parts of all micro-batches and ranks add up to the objective of the batch.
+        The parts of all micro-batches and ranks add up to the objective of the batch. The last micro-batch first: the
+        plan may hold its forward.
         """
         total: Tensor | None = None
         columns: dict[str, Tensor] = {}
         for coefficient, step in plan.moves:
             offset = step * plan.directions[index] if plan.directions is not None and step else None
-            logps = self._logps(model, batch, offset, plan.output)
+            taken = plan.taken.pop(index, None)
+            logps = self._logps(model, batch, offset, plan.output) if taken is None else taken.logps
             if plan.adapts_later:
                 self._adapt([logps], [batch], plan, first=index)
             terms = pair_terms(batch, logps, plan.precision)
@@ -164,7 +177,8 @@ class MovingStep(WeightStep):
     def _complete(self, model: nn.Module, batches: Sequence[Batch], plan: Plan, several: bool) -> None:
         plan.alone = self.objective.scope == "microbatch"
         if isinstance(plan.loss, AdaptiveLoss):
-            self._adapt(self._look(model, batches), batches, plan)
+            with torch.no_grad():
+                self._adapt([self._logps(model, batch) for batch in batches], batches, plan)
         self._move(model, batches, plan)
 
     def _move(self, model: nn.Module, batches: Sequence[Batch], plan: Plan) -> None:
