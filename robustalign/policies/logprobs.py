@@ -34,6 +34,8 @@ from robustalign.progress import paced
 PACKED_WIDTH = 64
 TREE_WIDTH = 512
 """Positions of a tree beyond which its replies are dealt to several: attention over it grows with its square."""
+TOKENS_A_PASS = 2048
+"""Tokens of a forward that only scores on a CPU: the activations of more do not stay in its caches."""
 
 
 @contextmanager
@@ -262,8 +264,8 @@ def score_completions(
 ) -> Tensor:
     """``log pi(completion | prompt)`` of many rows, fp32 ``[len(prompts)]`` on the CPU, in the given order.
 
-    Rows of one prompt, or of like length, share a batch; neither order nor batch size changes the numbers beyond
-    rounding.
+    Rows of one prompt, or of like length, share a batch of at most ``batch_size``; neither order nor batch size changes
+    the numbers beyond rounding.
     """
     shared = takes_block_masks(model)
     order = sorted(
@@ -273,14 +275,34 @@ def score_completions(
     )
     out = torch.empty(len(prompts))
     device = next(model.parameters()).device
-    starts = range(0, len(order), batch_size)
-    for start in paced(starts, progress):
-        chosen = order[start : start + batch_size]
+    width = TOKENS_A_PASS if device.type == "cpu" else None
+    for chosen in paced(_batches(order, prompts, completions, shared, batch_size, width), progress):
         rows = Rows.collate([prompts[i] for i in chosen], [completions[i] for i in chosen], pad).to(device)
         if shared:
             rows = replace(rows, tree=_trees([prompts[i] for i in chosen], [completions[i] for i in chosen]))
         out[chosen] = sequence_logps(model, rows).float().cpu()
     return out
+
+
+def _batches(
+    order: Sequence[int],
+    prompts: Sequence[Sequence[int]],
+    completions: Sequence[Sequence[int]],
+    shared: bool,
+    size: int,
+    tokens: int | None,
+) -> list[list[int]]:
+    """``order`` in batches of at most ``size`` rows and about so many ``tokens``; ``shared`` prompts count once."""
+    batches: list[list[int]] = []
+    total = 0
+    for row in order:
+        known = shared and bool(batches) and prompts[batches[-1][-1]] == prompts[row]
+        total += len(completions[row]) + (0 if known else len(prompts[row]))
+        if not batches or len(batches[-1]) == size or (tokens is not None and total > tokens):
+            batches.append([])
+            total = len(prompts[row]) + len(completions[row])
+        batches[-1].append(row)
+    return batches
 
 
 def _trees(prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]) -> Tensor:
