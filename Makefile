@@ -49,6 +49,7 @@ test-browser: $(STAMP) ## the tests of the MLflow UI in a headless Chromium, whi
 bench: $(STAMP) ## what robust training costs: ratios against DPO, TRL and a bare loop (4 minutes)
 	$(BIN)/python benchmarks/shapes.py --short --json outputs/benchmarks/shapes.json
 	$(BIN)/python benchmarks/step_cost.py --json outputs/benchmarks/step_cost.json
+	$(BIN)/python benchmarks/sampling.py --json outputs/benchmarks/sampling.json
 	$(BIN)/python benchmarks/against_trl.py --json outputs/benchmarks/against_trl.json
 	$(BIN)/python benchmarks/framework_overhead.py --json outputs/benchmarks/framework_overhead.json
 	$(BIN)/python benchmarks/gradient_error.py --json outputs/benchmarks/gradient_error.json
