@@ -7,8 +7,9 @@ prompts, the same ones for every component, and so keeps what a prompt does to a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from functools import lru_cache
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache, reduce
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from robustalign.evaluation.metrics import METRICS, WHOLE, Cell, Metric
 from robustalign.evaluation.worst import worst_interval
 from robustalign.shifts import Populations
 
+SUMMARIES = ("worst", "area")
 COLUMNS = ("control", "split", "step", "target", "coordinate", "metric", "value", "low", "high", "n")
 
 
@@ -83,18 +85,45 @@ def target_draws(
     return by_target(dict(zip(names, values.T, strict=True)), shift, metric)
 
 
-def by_target(components: Mapping[str, np.ndarray], shift: Populations, metric: Metric) -> dict[str, np.ndarray]:
-    """The values of populations and their summaries, each of the shape of a component's values ``[...]``.
+@dataclass(frozen=True)
+class Worth:
+    """Values of components, from which those of populations and their summaries are mixed when they are asked for.
 
     A component that is not among ``components`` had no data: its populations are nan, and no part of the summaries.
     """
-    if WHOLE in components:
-        return {WHOLE: components[WHOLE]}
-    nothing = np.full(np.shape(next(iter(components.values()))), np.nan)
-    stacked = np.stack([components.get(component.name, nothing) for component in shift.components])
-    values = {name: _mixed(shift.shares(name), stacked) for name in shift.names}
-    there = {name: values[name] for name in with_data(components, shift)}
-    return values | summary(there, shift, metric) | {"nominal": _mixed(shift.shares(), stacked)}
+
+    components: Mapping[str, np.ndarray]
+    """By name, of one shape ``[...]``."""
+    shift: Populations
+    metric: Metric
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The targets, their summaries and the nominal population; of a metric that knows no people ``WHOLE`` alone."""
+        if WHOLE in self.components:
+            return (WHOLE,)
+        return (*self.shift.names, *(SUMMARIES if with_data(self.components, self.shift) else ()), "nominal")
+
+    def of(self, name: str) -> np.ndarray:
+        """``[...]`` of one of ``names``; of any, where the metric knows no people."""
+        if WHOLE in self.components:
+            return self.components[WHOLE]
+        there = with_data(self.components, self.shift) if name in SUMMARIES else []
+        if name == "worst":
+            return reduce(self.metric.worse, map(self.of, there))
+        shares = _area(there, self.shift) if name == "area" else self.shift.shares(None if name == "nominal" else name)
+        return _mixed(shares, self._stacked)
+
+    @cached_property
+    def _stacked(self) -> np.ndarray:
+        nothing = np.full(np.shape(next(iter(self.components.values()))), np.nan)
+        return np.stack([self.components.get(component.name, nothing) for component in self.shift.components])
+
+
+def by_target(components: Mapping[str, np.ndarray], shift: Populations, metric: Metric) -> dict[str, np.ndarray]:
+    """All that :class:`Worth` has, by name."""
+    worth = Worth(components, shift, metric)
+    return {name: worth.of(name) for name in worth.names}
 
 
 def with_data(components: Collection[str], shift: Populations) -> list[str]:
@@ -103,16 +132,16 @@ def with_data(components: Collection[str], shift: Populations) -> list[str]:
     return [name for name in shift.names if not shift.shares(name)[lacking].any()]
 
 
-def summary(values: Mapping[str, np.ndarray], shift: Populations, metric: Metric) -> dict[str, np.ndarray]:
-    """``worst`` and ``area`` of the values ``[...]`` of targets; empty where there are none."""
-    if not values:
-        return {}
-    stacked = np.stack(list(values.values()))
-    where = np.array([shift.coordinate(name) for name in values])
+def _area(targets: Sequence[str], shift: Populations) -> np.ndarray:
+    """``[C]``: shares of the mean over the targets' coordinate range, by the trapezoid rule."""
+    where = np.array([shift.coordinate(name) for name in targets])
     order = np.argsort(where, kind="stable")
     width = where.max() - where.min()
-    area = np.trapezoid(stacked[order], where[order], axis=0) / width if width > 0 else stacked.mean(0)
-    return {"worst": metric.worst(stacked), "area": area}
+    steps = np.diff(where[order]) / width if width > 0 else np.empty(0)
+    weight = np.full(len(targets), 1 / len(targets))
+    if width > 0:
+        weight[order] = (np.append(steps, 0) + np.insert(steps, 0, 0)) / 2
+    return weight @ np.stack([shift.shares(name) for name in targets])
 
 
 @lru_cache(maxsize=4)
@@ -135,8 +164,10 @@ def interval(draws: np.ndarray, confidence: float) -> tuple[float, float]:
 
 def _mixed(shares: np.ndarray, values: np.ndarray) -> np.ndarray:
     """``[...]``: mean of ``values [C, ...]`` over the components that have a share; the others cannot spoil it."""
-    used = shares > 0
-    return np.tensordot(shares[used], values[used], 1)
+    used = np.flatnonzero(shares > 0)
+    if len(used) == len(shares):
+        return np.tensordot(shares, values, 1)
+    return shares[used[0]] * values[used[0]] if len(used) == 1 else np.tensordot(shares[used], values[used], 1)
 
 
 def per_prompt(cells: Cells, *, control: Control, split: str, last_step: int) -> pd.DataFrame:

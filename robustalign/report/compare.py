@@ -105,14 +105,14 @@ class Comparison:
 
     def shrinkage(self) -> list[Policy]:
         """From the reference to dpo by ever larger shares of its margins; empty where no share was evaluated."""
-        controls = self.measures.controls(self.dpo)
+        controls = self.measures.controls(self.dpo.label)
         shrunk = sorted((c for c in controls if c.kind is Kind.SHRUNK), key=lambda c: c.factor)
         middle = [Policy(self.dpo.label, control) for control in shrunk]
         return [*self.reference(), *middle, Policy(self.dpo.label)] if middle else []
 
     def reference(self) -> list[Policy]:
         """The untrained reference, where dpo's runs evaluated it."""
-        return [Policy(self.dpo.label, REFERENCE)] if REFERENCE in self.measures.controls(self.dpo) else []
+        return [Policy(self.dpo.label, REFERENCE)] if REFERENCE in self.measures.controls(self.dpo.label) else []
 
     def step_curves(self) -> list[list[Policy]]:
         """From the reference along the steps of each dpo."""
@@ -120,7 +120,7 @@ class Comparison:
 
     def steps(self, point: Point) -> list[Policy]:
         """From the reference along the steps of a point."""
-        earlier = [control for control in self.measures.controls(point) if control.kind is Kind.STEP]
+        earlier = [control for control in self.measures.controls(point.label) if control.kind is Kind.STEP]
         return [*self.reference(), *(Policy(point.label, control) for control in (*earlier, TRAINED))]
 
     def beyond(

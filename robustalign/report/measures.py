@@ -8,23 +8,25 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from functools import cache, lru_cache
+from functools import cache, cached_property, lru_cache
 
 import numpy as np
-import pandas as pd
+import pyarrow.parquet as pq
 
 from robustalign.config import RESERVED_TARGETS
 from robustalign.evaluation.controls import TRAINED, Control, read_control
 from robustalign.evaluation.metrics import METRICS, WHOLE, Metric
-from robustalign.evaluation.targets import by_target
+from robustalign.evaluation.targets import Worth
 from robustalign.evaluation.worst import worst_interval
 from robustalign.report import statistics
 from robustalign.report.load import Run
-from robustalign.report.settings import Point, Setting
+from robustalign.report.settings import Setting
 from robustalign.report.statistics import Estimate
 
-KEYS = ["control", "split", "step", "metric", "component"]
-Components = dict[str, tuple[np.ndarray, np.ndarray]]  # by name: totals [P] and counts [P]
+KEPT = 128
+"""Values that are held at a time: of ninety seeds each takes 3 MB, and is computed again in 50 ms."""
+WORDS = ["control", "split", "metric", "component"]  # with the step they say what a prompt's numbers are of
+Components = dict[str, tuple[np.ndarray, np.ndarray]]  # by name: totals [P] and counts [P], as they are stored
 
 
 @dataclass(frozen=True)
@@ -37,20 +39,24 @@ class Policy:
 
 @dataclass(frozen=True)
 class Values:
-    """One metric of one policy: ``draws [1 + D, S, T]`` over seeds and targets; ``prompts`` with data."""
+    """One metric of one policy: ``worth`` ``[1 + D, S]`` over draws and seeds; ``prompts`` with data."""
 
-    draws: np.ndarray
+    worth: Worth
     seeds: tuple[int, ...]
-    targets: tuple[str, ...]
     prompts: int
     bounds: tuple[float, float] = (-math.inf, math.inf)
     """What the metric can be; an interval ends there."""
     better: int = 1
     """1 where more is better, -1 where less is."""
 
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The populations that it has a value for, and their summaries."""
+        return self.worth.names
+
     def of(self, target: str) -> np.ndarray:
         """``[1 + D, S]`` of a target; of any, where the metric does not depend on the population."""
-        return self.draws[:, :, self.targets.index(WHOLE if self.targets == (WHOLE,) else target)]
+        return self.worth.of(target)
 
     def has(self, target: str) -> bool:
         """Whether the metric has a value for a target."""
@@ -61,7 +67,8 @@ class Values:
         if seeds == self.seeds:
             return self
         columns = [self.seeds.index(seed) for seed in seeds]
-        return replace(self, draws=self.draws[:, columns], seeds=seeds)
+        components = {name: values[:, columns] for name, values in self.worth.components.items()}
+        return replace(self, worth=replace(self.worth, components=components), seeds=seeds)
 
     def mean(self, target: str) -> float:
         """The mean over seeds; nan if any seed's value is."""
@@ -85,7 +92,9 @@ class Measures:
 
     def __init__(self, setting: Setting, draws: int = 2000) -> None:
         self.setting, self.draws = setting, draws
-        self.values = lru_cache(maxsize=None)(self._values)
+        self.values = lru_cache(maxsize=KEPT)(self._values)
+        self.controls = lru_cache(maxsize=None)(self._controls)
+        self._cells = {run.run_id: cells(run) for run in self._runs()}
 
     def metrics(self, split: str = "test") -> list[Metric]:
         """The metrics by which methods are compared and that any run has on a split, in the order of reports."""
@@ -93,12 +102,16 @@ class Measures:
 
     def every_metric(self, split: str = "test") -> list[Metric]:
         """Also those that say nothing of better or worse, such as the KL from the reference."""
-        names = {metric for run in self._runs() for (_, where, metric) in cells(run) if where == split}
-        return [metric for metric in METRICS.values() if metric.name in names]
+        return [metric for metric in METRICS.values() if (split, metric.name) in self._measured]
 
     def unknown_metrics(self) -> list[str]:
         """Names in the runs' results that no metric of this version has."""
-        return sorted({metric for run in self._runs() for (_, _, metric) in cells(run)} - set(METRICS))
+        return sorted({metric for _, metric in self._measured} - set(METRICS))
+
+    @cached_property
+    def _measured(self) -> set[tuple[str, str]]:
+        """Splits and names of metrics that any run has."""
+        return {(split, metric) for known in self._cells.values() for (_, split, metric) in known}
 
     def has_split(self, split: str) -> bool:
         """Whether any run was measured on a split."""
@@ -115,9 +128,10 @@ class Measures:
         prompts = sorted({values.prompts for values in every if values is not None})
         return f"{_range(seeds)} seed{'' if seeds == [1] else 's'} x {_range(prompts)} test prompts"
 
-    def controls(self, point: Point) -> list[Control]:
+    def _controls(self, label: str) -> list[Control]:
         """The policies that were evaluated in every run of a point, in the order of tables."""
-        by_run = [{control for control, _, _ in cells(run)} for run in point.runs.values()]
+        point = self.setting.point(label)
+        by_run = [{control for control, _, _ in self._cells[run.run_id]} for run in point.runs.values()]
         shared = set.intersection(*by_run) if by_run else set()
         return sorted(shared, key=lambda control: (str(control), control.step_of(point.last_step)))
 
@@ -127,17 +141,22 @@ class Measures:
     def _values(self, policy: Policy, metric: Metric, split: str = "test") -> Values | None:
         """None if not every run of the point has it."""
         point = self.setting.point(policy.point)
-        blocks = [cells(point.runs[seed]).get((policy.control, split, metric.name)) for seed in point.seeds]
+        blocks = [
+            self._cells[point.runs[seed].run_id].get((policy.control, split, metric.name)) for seed in point.seeds
+        ]
         present = [block for block in blocks if block is not None]
         if not present or len(present) < len(blocks):
             return None
         names = tuple(present[0])
-        total, count = (np.stack([[block[name][part] for name in names] for block in present]) for part in (0, 1))
+        total, count = (
+            np.array([[block[name][part] for name in names] for block in present], dtype=np.float64) for part in (0, 1)
+        )
         weights = prompt_weights(total.shape[-1], self.draws)
-        by_component = np.moveaxis(metric.over_prompts(total, count, weights), -1, 0)  # [C, 1 + D, S]
-        worth = by_target(dict(zip(names, by_component, strict=True)), self.setting.shift, metric)
-        draws, prompts = np.stack(list(worth.values()), -1), int((count.sum((0, 1)) > 0).sum())
-        return Values(draws, point.seeds, tuple(worth), prompts, (metric.low, metric.high), metric.better)
+        over = metric.over_prompts(total, count, weights)  # [1 + D, S, C]
+        by_component = np.ascontiguousarray(np.moveaxis(over, -1, 0))
+        worth = Worth(dict(zip(names, by_component, strict=True)), self.setting.shift, metric)
+        prompts = int((count.sum((0, 1)) > 0).sum())
+        return Values(worth, point.seeds, prompts, (metric.low, metric.high), metric.better)
 
 
 def _range(numbers: list[int]) -> str:
@@ -152,12 +171,18 @@ def prompt_weights(prompts: int, draws: int) -> np.ndarray:
 
 @cache
 def _cells(path: str, last_step: int) -> dict[tuple[Control, str, str], Components]:
-    frame = pd.read_parquet(path).sort_values("prompt", kind="stable")
+    table = pq.read_table(path, read_dictionary=WORDS).combine_chunks()
+    words = {key: table[key].combine_chunks() for key in WORDS}
+    codes = [column.indices.to_numpy() for column in words.values()] + [table["step"].to_numpy()]
+    order = np.lexsort([table["prompt"].to_numpy(), *codes])
+    changes = [np.diff(code[order], prepend=code[order][:1] - 1) for code in codes]
+    starts = np.flatnonzero(np.any(changes, axis=0))
+    total, count = (np.split(table[name].to_numpy()[order], starts[1:]) for name in ("total", "count"))
     by_policy: dict[tuple[Control, str, str], Components] = {}
-    for (control, split, step, metric, component), block in frame.groupby(KEYS, sort=False):
-        columns = block["total"].to_numpy(np.float64), block["count"].to_numpy(np.float64)
-        key = read_control(control, int(step), last_step), split, metric
-        by_policy.setdefault(key, {})[component] = columns
+    for row, *columns in zip(order[starts], total, count, strict=True):
+        control, split, metric, component = (str(column[row]) for column in words.values())
+        key = read_control(control, int(codes[-1][row]), last_step), split, metric
+        by_policy.setdefault(key, {})[component] = columns[0], columns[1]
     return by_policy
 
 

@@ -132,7 +132,7 @@ def estimate(values: np.ndarray, prompts: int, confidence: float = CONFIDENCE) -
 
 def seed_means(values: np.ndarray) -> np.ndarray:
     """``[1 + D]``: the mean over (resampled) seeds of ``values [1 + D, S]``."""
-    return (values * seed_weights(values.shape[1], len(values) - 1)).sum(1)
+    return np.einsum("ds,ds->d", values, seed_weights(values.shape[1], len(values) - 1))
 
 
 def from_draws(means: np.ndarray, values: np.ndarray, prompts: int, confidence: float = CONFIDENCE) -> Estimate:
@@ -233,16 +233,14 @@ def probability_of_improvement(
     if not all(np.isfinite(task).all() for task in (*ours, *theirs)):
         return math.nan, math.nan, math.nan
 
-    def share(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        greater, equal = a[..., :, None] > b[..., None, :], a[..., :, None] == b[..., None, :]
-        return (greater + 0.5 * equal).mean((-2, -1))
-
     rng = np.random.default_rng(2)
-    draws_of_tasks = [
-        share(_resampled(a, draws, rng), _resampled(b, draws, rng)) for a, b in zip(ours, theirs, strict=True)
-    ]
-    value = float(np.mean([share(a, b) for a, b in zip(ours, theirs, strict=True)]))
-    return (value, *interval(np.mean(draws_of_tasks, axis=0), confidence))
+    value, draws_of_tasks = [], []
+    for a, b in zip(ours, theirs, strict=True):
+        better = (a[:, None] > b[None, :]) + 0.5 * (a[:, None] == b[None, :])
+        often_a, often_b = (_counts(_picked(each, draws, rng), len(each)) for each in (a, b))
+        value.append(float(better.mean()))
+        draws_of_tasks.append(np.einsum("ds,ds->d", often_a @ better, often_b) / better.size)
+    return (float(np.mean(value)), *interval(np.mean(draws_of_tasks, axis=0), confidence))
 
 
 def interquartile_mean(
@@ -260,7 +258,18 @@ def interquartile_mean(
 
 
 def _resampled(values: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
-    return values[rng.integers(len(values), size=(draws, len(values)))]
+    return values[_picked(values, draws, rng)]
+
+
+def _picked(values: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
+    """``[draws, S]``: which of the ``S`` values each draw has, with replacement."""
+    return rng.integers(len(values), size=(draws, len(values)))
+
+
+def _counts(picked: np.ndarray, size: int) -> np.ndarray:
+    """``[draws, size]``: how often each draw has each value."""
+    flat = (picked + size * np.arange(len(picked))[:, None]).ravel()
+    return np.bincount(flat, minlength=size * len(picked)).reshape(-1, size).astype(float)
 
 
 def _middle(values: np.ndarray) -> np.ndarray:

@@ -25,7 +25,7 @@ def results(measures: Measures, comparison: Comparison | None, splits: Sequence[
     """Every policy at every target: value, paired difference to dpo, both with intervals, and n."""
     rows = []
     for point in measures.setting.points:
-        for control in measures.controls(point):
+        for control in measures.controls(point.label):
             policy = Policy(point.label, control)
             for split in splits:
                 for metric in measures.every_metric(split):

@@ -65,10 +65,10 @@ def test_ratio_of_totals_against_a_loop() -> None:
         assert found[d, s, c] == pytest.approx((weights[d] * total[s, c]).sum() / (weights[d] * count[s, c]).sum())
 
 
-def test_the_worst_of_several_follows_the_direction_and_keeps_nan() -> None:
-    values = np.array([[1.0, 1.0], [3.0, math.nan]])
-    assert METRICS["reward"].worst(values) == pytest.approx([1.0, math.nan], nan_ok=True)
-    assert METRICS["loss"].worst(values) == pytest.approx([3.0, math.nan], nan_ok=True)
+def test_the_worse_of_two_follows_the_direction_and_keeps_nan() -> None:
+    a, b = np.array([1.0, 1.0]), np.array([3.0, math.nan])
+    assert METRICS["reward"].worse(a, b) == pytest.approx([1.0, math.nan], nan_ok=True)
+    assert METRICS["loss"].worse(b, a) == pytest.approx([3.0, math.nan], nan_ok=True)
 
 
 @pytest.mark.parametrize(("change", "expected"), [({"better": 0}, "better"), ({"low": 2.0}, "low")])

@@ -12,11 +12,11 @@ from robustalign.evaluation.controls import TRAINED
 from robustalign.evaluation.metrics import METRICS, Cell
 from robustalign.evaluation.targets import (
     COLUMNS,
+    Worth,
     evaluate_targets,
     interval,
     per_prompt,
     resample_weights,
-    summary,
     target_draws,
 )
 from robustalign.shifts import ScorerShift, Standards
@@ -63,12 +63,14 @@ def test_worst_is_the_least_of_a_reward_and_the_most_of_a_loss() -> None:
 
 
 def test_area_is_the_trapezoid_over_uneven_coordinates() -> None:
-    """Targets at distance 0, 0.1 and 0.9 with values 1, 2 and 4, in any order."""
+    """Targets at distance 0, 0.1 and 0.9 with values 2, 3 and 11, in any order."""
     where = shift(c=[0.0, 1.0], a=[0.9, 0.1], b=[0.8, 0.2])
     assert [where.coordinate(name) for name in "abc"] == pytest.approx([0.0, 0.1, 0.9])
-    values = {name: np.array([value]) for name, value in (("a", 1.0), ("b", 2.0), ("c", 4.0))}
-    area = summary(values, where, METRICS["reward"])["area"][0]
-    assert area == pytest.approx((0.1 * 1.5 + 0.8 * 3.0) / 0.9, rel=1e-12)
+    of_components = {
+        component.name: np.array([value]) for component, value in zip(where.components, (1.0, 11.0), strict=True)
+    }
+    area = Worth(of_components, where, METRICS["reward"]).of("area")[0]
+    assert area == pytest.approx((0.1 * 2.5 + 0.8 * 7.0) / 0.9, rel=1e-12)
 
 
 def test_a_component_without_pairs_spoils_only_those_who_want_it() -> None:

@@ -89,9 +89,9 @@ class Metric:
     def __str__(self) -> str:
         return self.name
 
-    def worst(self, values: np.ndarray) -> np.ndarray:
-        """The worst of ``values [T, ...]`` along the first axis; nan where one is."""
-        return values.min(0) if self.better > 0 else values.max(0)
+    def worse(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """The worse of two values, each of the same shape ``[...]``; nan where one is."""
+        return np.minimum(a, b) if self.better > 0 else np.maximum(a, b)
 
     @property
     def direction(self) -> str:
