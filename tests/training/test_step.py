@@ -234,3 +234,30 @@ def test_what_loss_and_set_have_learnt_goes_through_a_checkpoint() -> None:
     second.load_state_dict(first.state_dict())
     one, other = (step.loss(model, batch, step.plan(model, [batch]), 0)[0] for step in (first, second))
     assert float(one.detach()) == float(other.detach())
+
+
+FORWARDS = {
+    "dpo, one micro-batch": (METHODS["dpo"], [12], 1),
+    "kldpo, one": (METHODS["kldpo"], [12], 1),
+    "kldpo, three: a look at each, of which the last serves its loss": (METHODS["kldpo"], [5, 4, 3], 5),
+    "wdpo, one: the gradient of the inputs, then the moved inputs": (WDPO, [12], 2),
+    "exact, one": (WDPO | {"gradient": "exact"}, [12], 1),
+    "exact, three: the statistics of all, then each with its penalty": (WDPO | {"gradient": "exact"}, [5, 4, 3], 6),
+}
+
+
+@pytest.mark.parametrize(("method", "sizes", "count"), FORWARDS.values(), ids=FORWARDS)
+def test_how_many_forwards_a_step_takes(method: dict, sizes: list[int], count: int) -> None:
+    """Counted in a second step: the first compares packed rows with padded ones."""
+    model, collate, step = tiny_gpt2(), PairCollator(pad=0), objective_step(build_objective(method))
+    rows, cuts, calls = examples(), np.cumsum([0, *sizes]), list[int]()
+    batches = [collate(rows[a:b]) for a, b in itertools.pairwise(cuts)]
+    for _ in range(2):
+        handle = model.register_forward_hook(lambda *_: calls.append(1))
+        calls.clear()
+        plan = step.plan(model, batches)
+        for index in reversed(range(len(batches))):
+            step.loss(model, batches[index], plan, index)[0].backward()
+        handle.remove()
+    assert not plan.taken
+    assert len(calls) == count
