@@ -17,11 +17,23 @@ worst target over dpo, and over dpo at the same distance from the reference.
 
   seeds            data sets for each shift                             20
   first            the first seed                                       100
+  experiment       instead, the runs of an experiment: what each       none
+                   method gains in reward under each of its shifts
+  paths.output     folder with mlflow.db of the experiment             outputs
+  tracking.uri     the store                                           sqlite:///<paths.output>/mlflow.db
   predictions      a table with a sign for each cell (shift, method,    none
                    sign, reason), which is set beside what came out
-  output           folder for atlas.csv and atlas.png                   outputs/theory
+  output           folder for atlas.csv and atlas.png                   outputs/theory, or outputs/atlas/EXPERIMENT
 """
-DEFAULTS: dict[str, str | None] = {"seeds": "20", "first": "100", "predictions": None, "output": "outputs/theory"}
+DEFAULTS: dict[str, str | None] = {
+    "seeds": "20",
+    "first": "100",
+    "experiment": None,
+    "paths.output": "outputs",
+    "tracking.uri": None,
+    "predictions": None,
+    "output": None,
+}
 
 
 def main() -> None:
@@ -29,7 +41,10 @@ def main() -> None:
     with one_line_errors():
         keys = read_keys(sys.argv[1:], HELP, DEFAULTS)
         seeds, first = keys.number("seeds", least=3), keys.number("first", least=0)
-        output, predictions = Path(str(keys["output"])).expanduser(), keys["predictions"]
+        experiment, predictions = keys["experiment"], keys["predictions"]
+        runs = Path(str(keys["paths.output"])).expanduser().absolute()
+        own = Path("outputs/theory") if experiment is None else runs / "atlas" / experiment
+        output = own if keys["output"] is None else Path(keys["output"]).expanduser()
         if predictions is not None and not Path(predictions).is_file():
             raise ConfigError("predictions", f"no file {predictions!r}")
 
@@ -37,14 +52,21 @@ def main() -> None:
         import torch
 
         from robustalign.progress import say
-        from robustalign.report.atlas import atlas_cells, matrix, with_predictions
+        from robustalign.report.atlas import atlas_cells, experiment_cells, matrix, with_predictions
+        from robustalign.report.build import finished_settings
         from robustalign.report.markup import markdown_table
         from robustalign.report.pictures.atlas import draw_atlas
         from robustalign.theory.atlas import measure
 
         torch.set_num_threads(1)
         output.mkdir(parents=True, exist_ok=True)
-        cells = atlas_cells(measure(range(first, first + seeds), progress=say))
+        if experiment is None:
+            cells = atlas_cells(measure(range(first, first + seeds), progress=say))
+        else:
+            try:
+                cells = experiment_cells(finished_settings(keys.store(runs), experiment, runs, None)[1])
+            except ValueError as error:
+                raise ConfigError("experiment", f"{experiment!r} has {error}") from error
         if predictions is not None:
             try:
                 cells = with_predictions(cells, pd.read_csv(predictions))

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
 
+from robustalign.evaluation.metrics import METRICS
+from robustalign.report.compare import Comparison
+from robustalign.report.measures import Measures
+from robustalign.report.settings import Setting
 from robustalign.report.statistics import Estimate, holm, of_seeds
 
 LEVEL = 0.05
@@ -35,6 +41,40 @@ def atlas_cells(table: pd.DataFrame) -> pd.DataFrame:
     frame = pd.DataFrame(cells)
     frame["p_holm"] = holm(frame["p"].tolist())
     frame["sign"] = np.where(frame["p_holm"] < LEVEL, np.sign(frame["beyond"]), 0).astype(int)
+    return frame
+
+
+def experiment_cells(settings: Iterable[Setting], draws: int = 2000) -> pd.DataFrame:
+    """The same of an experiment's runs: one row a shift and method under test, in reward.
+
+    ``beyond`` is the difference at the worst target to the best of dpo's smaller steps at no more KL. ``sign`` is 1
+    where a method is beyond dpo and every control, -1 where it is below dpo, after Holm's correction for all cells.
+
+    Raises:
+        ValueError: there is nothing to compare.
+    """
+    cells, p_below = [], []
+    for setting in settings:
+        if setting.baseline is None:
+            continue
+        comparison = Comparison(Measures(setting, draws))
+        points = Counter(point.method for point in setting.robust)
+        for point in setting.robust:
+            claim = comparison.claim(point, METRICS["reward"])
+            unknown = Estimate.missing()
+            worst, beyond, nominal = (getattr(claim, name) or unknown for name in ("worst", "matched_kl", "nominal"))
+            columns = worst.columns("gain") | beyond.columns("beyond") | nominal.columns("nominal")
+            share = math.nan if claim.gap_closed is None else claim.gap_closed.value
+            about = {"shift": setting.config["shift"]["name"], "seeds": len(point.seeds)}
+            about["method"] = point.method if points[point.method] == 1 else point.label
+            cells.append(about | columns | {"share": share, "p": claim.p("beyond")})
+            p_below.append(claim.p("worst") if worst.value < 0 else 1.0)
+    if not cells:
+        raise ValueError("no shift with a dpo and a method to compare with it")
+    frame = pd.DataFrame(cells)
+    frame["p_holm"] = holm(frame["p"].tolist())
+    above, below = frame["p_holm"] < LEVEL, np.array(holm(p_below)) < LEVEL
+    frame["sign"] = above.astype(int) - below.astype(int)
     return frame
 
 

@@ -25,5 +25,5 @@ def draw_atlas(cells: pd.DataFrame, folder: Path) -> Path:
         panel.set_yticks(range(len(shifts)), shifts)
         figure.colorbar(image, ax=panel, label="worst target, beyond dpo at the same KL")
         seeds = int(cells["seeds"].min())
-        note(figure, f"{seeds} data sets a shift; hatched: not shown after Holm's correction for {len(cells)} cells")
+        note(figure, f"{seeds} seeds a shift; hatched: not shown after Holm's correction for {len(cells)} cells")
         return save(figure, folder, "atlas")
