@@ -141,12 +141,17 @@ def draw(logits: Tensor, uniform: Tensor, sampling: SamplingConfig) -> Tensor:
 
     The law is the softmax at ``sampling.temperature`` of the ``top_k`` likeliest tokens; of those, the likeliest that
     hold ``top_p`` of the mass.
+
+    Raises:
+        ValueError: logits are not finite.
     """
     tokens = None
     if sampling.top_k or sampling.top_p < 1:
         logits, tokens = logits.topk(min(sampling.top_k or logits.shape[-1], logits.shape[-1]))
     mass = (logits / sampling.temperature).softmax(-1).cumsum(-1, dtype=torch.float64)
     total = mass[:, -1:]
+    if not bool(total.isfinite().all()):
+        raise ValueError("no token can be drawn: the logits of the policy or its reference are not finite")
     if sampling.top_p < 1:
         total = mass.gather(1, (mass < sampling.top_p).sum(1, keepdim=True).clamp(max=mass.shape[-1] - 1))
     at = torch.minimum(uniform[:, None] * total, total.nextafter(torch.zeros_like(total)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -139,6 +140,13 @@ def test_the_ends_of_the_unit_interval_draw_tokens_that_are_possible() -> None:
     logits = torch.tensor([[-torch.inf, 0.0, -torch.inf, 1.0, -torch.inf]])
     least, most = torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
     assert draw(logits, least, SAMPLING).item() == 1 and draw(logits, most, SAMPLING).item() == 3
+
+
+@pytest.mark.parametrize("top_k", [0, 3])
+def test_logits_that_are_no_numbers_are_told(top_k: int) -> None:
+    logits = torch.tensor([[0.0, 1.0, 2.0, 3.0], [0.0, math.nan, 1.0, 2.0]])
+    with pytest.raises(ValueError, match="logits .* are not finite"):
+        draw(logits, torch.full((2,), 0.5, dtype=torch.float64), replace(SAMPLING, top_k=top_k))
 
 
 LEAKS = {
