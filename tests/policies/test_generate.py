@@ -145,7 +145,7 @@ def test_the_ends_of_the_unit_interval_draw_tokens_that_are_possible() -> None:
 @pytest.mark.parametrize("top_k", [0, 3])
 def test_logits_that_are_no_numbers_are_told(top_k: int) -> None:
     logits = torch.tensor([[0.0, 1.0, 2.0, 3.0], [0.0, math.nan, 1.0, 2.0]])
-    with pytest.raises(ValueError, match="logits .* are not finite"):
+    with pytest.raises(ValueError, match="are not finite"):
         draw(logits, torch.full((2,), 0.5, dtype=torch.float64), replace(SAMPLING, top_k=top_k))
 
 
