@@ -23,7 +23,8 @@ from robustalign.config import SamplingConfig
 from robustalign.data.prompts import messages
 from robustalign.data.sources import chitchat
 from robustalign.policies.encode import Encoder
-from robustalign.policies.generate import Request, compared_replies, sample_replies
+from robustalign.policies.generate import Request, compared_replies, divergence, left_padded, sample_replies
+from robustalign.policies.packing import Rows
 
 Replies = list[list[int]]
 
@@ -47,14 +48,12 @@ def by_transformers(model: PreTrainedModel, request: Request, pad: int, ends: Se
     sampling, drawn = request.sampling, []
     for places in request.batches():
         prompts = [request.prompts[request.rows[place][0]] for place in places]
-        width = max(map(len, prompts))
-        ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in prompts], device=model.device)
-        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
+        ids, mask = left_padded(prompts, pad, model.device)
         rows = model.generate(
             input_ids=ids, attention_mask=mask, do_sample=True, temperature=sampling.temperature, top_k=sampling.top_k,
             top_p=sampling.top_p, max_new_tokens=sampling.max_new_tokens, pad_token_id=pad, eos_token_id=list(ends),
             use_cache=True,
-        )[:, width:].tolist()  # fmt: skip
+        )[:, ids.shape[1] :].tolist()  # fmt: skip
         for place, row in zip(places, rows, strict=True):
             stop = next((i + 1 for i, token in enumerate(row) if token in ends), len(row))
             drawn.append((place, row[:stop]))
@@ -68,19 +67,13 @@ def divergence_afterwards(
     """KL along each reply, from a forward of both models over prompts and replies."""
     for places in request.batches():
         of = [request.rows[place] for place in places]
-        rows = [[*request.prompts[i], *replies[i][n]] for i, n in of]
-        starts = [len(request.prompts[i]) for i, _ in of]
-        width = max(map(len, rows))
-        ids = torch.tensor([row + [0] * (width - len(row)) for row in rows], device=model.device)
-        mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=model.device)
-        at = torch.arange(width - 1, device=model.device)
-        first = torch.tensor(starts, device=model.device)[:, None]
-        scored = (at >= first - 1) & mask[:, 1:].bool()
+        rows = Rows.collate([request.prompts[i] for i, _ in of], [replies[i][n] for i, n in of], pad=0)
+        rows = rows.to(model.device)
         p, q = (
-            m(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1][scored].float().log_softmax(-1)
+            m(input_ids=rows.ids, attention_mask=rows.attention.long(), use_cache=False).logits[rows.predictors].float()
             for m in (model, other)
         )
-        (p.exp() * (p - q)).sum(-1)
+        divergence(p, q)
 
 
 def main() -> None:

@@ -17,13 +17,14 @@ worst target over dpo, and over dpo at the same distance from the reference.
 
   seeds            data sets for each shift                             20
   first            the first seed                                       100
-  experiment       instead, the runs of an experiment: what each       none
-                   method gains in reward under each of its shifts
+  experiment       measure the runs of this experiment instead: what    none
+                   each method gains in reward under each shift
   paths.output     folder with mlflow.db of the experiment             outputs
   tracking.uri     the store                                           sqlite:///<paths.output>/mlflow.db
   predictions      a table with a sign for each cell (shift, method,    none
                    sign, reason), which is set beside what came out
-  output           folder for atlas.csv and atlas.png                   outputs/theory, or outputs/atlas/EXPERIMENT
+  output           folder for atlas.csv and atlas.png                   outputs/theory; of an experiment
+                                                                        <paths.output>/atlas/<experiment>
 """
 DEFAULTS: dict[str, str | None] = {
     "seeds": "20",

@@ -136,10 +136,9 @@ def _area(targets: Sequence[str], shift: Populations) -> np.ndarray:
     """``[C]``: shares of the mean over the targets' coordinate range, by the trapezoid rule."""
     where = np.array([shift.coordinate(name) for name in targets])
     order = np.argsort(where, kind="stable")
-    width = where.max() - where.min()
-    steps = np.diff(where[order]) / width if width > 0 else np.empty(0)
-    weight = np.full(len(targets), 1 / len(targets))
+    width, weight = where.max() - where.min(), np.full(len(targets), 1 / len(targets))
     if width > 0:
+        steps = np.diff(where[order]) / width
         weight[order] = (np.append(steps, 0) + np.insert(steps, 0, 0)) / 2
     return weight @ np.stack([shift.shares(name) for name in targets])
 

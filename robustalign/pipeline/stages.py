@@ -131,7 +131,7 @@ class Stages:
 
     def candidates_folder(self, split: str) -> Path:
         key = self.candidates_key(split)
-        unfinished = self._unfinished(split)
+        unfinished = self._unfinished(key)
 
         def build(target: Path) -> None:
             if self.config.dataset.source == "preferences":
@@ -143,9 +143,9 @@ class Stages:
         unfinished.remove()
         return folder
 
-    def _unfinished(self, split: str) -> Unfinished:
-        """Replies drawn for candidates that are not built yet."""
-        folder = self.cache.path("candidates", self.candidates_key(split))
+    def _unfinished(self, key: Mapping[str, Any]) -> Unfinished:
+        """Replies drawn for candidates of a key that are not built yet."""
+        folder = self.cache.path("candidates", key)
         return Unfinished(folder.with_name(f"{folder.name}.unfinished"), rank=distributed.rank())
 
     def sample_in_shares(self) -> None:
@@ -155,8 +155,9 @@ class Stages:
         with distributed.leader_first():
             reference, encoder, rows = self.reference, self.encoder, self.texts
         for split in splits(self.config):
-            if not self.cache.has("candidates", self.candidates_key(split)):
-                share = self._unfinished(split), distributed.rank(), distributed.world()
+            key = self.candidates_key(split)
+            if not self.cache.has("candidates", key):
+                share = self._unfinished(key), distributed.rank(), distributed.world()
                 sample_candidates_share(self.config, split, reference, encoder, rows, *share)
         distributed.barrier()
 

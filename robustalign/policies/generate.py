@@ -170,7 +170,7 @@ def _replies(
     """The reply of the first model to each row ``[B]`` of a batch, and the divergence ``[B]`` from a second, or 0."""
     device = next(models[0].parameters()).device
     asked = {prompt: place for place, prompt in enumerate(dict.fromkeys(prompt for prompt, _ in batch))}
-    ids, attention = _left_padded([request.prompts[i] for i in asked], encoder.pad, device)
+    ids, attention = left_padded([request.prompts[i] for i in asked], encoder.pad, device)
     owner = torch.tensor([asked[i] for i, _ in batch], device=device)
     decodings = [Decoding(each, ids, attention).keep(owner) for each in models]
     ends = torch.tensor(sorted(end_tokens(models[0], encoder)), device=device)
@@ -207,7 +207,8 @@ def divergence(p: Tensor, q: Tensor) -> Tensor:
     return (between - p.logsumexp(-1) + q.logsumexp(-1)).clamp(min=0)
 
 
-def _left_padded(prompts: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def left_padded(prompts: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Ids ``[U, T]`` of prompts that end in one column, and their mask, 0 at the padding; int64 both."""
     width = max(len(prompt) for prompt in prompts)
     ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in prompts], device=device)
     attention = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)

@@ -88,13 +88,17 @@ class Values:
 
 
 class Measures:
-    """The values of a setting's policies, each computed once."""
+    """The values of a setting's policies; those asked for last are held."""
 
     def __init__(self, setting: Setting, draws: int = 2000) -> None:
         self.setting, self.draws = setting, draws
         self.values = lru_cache(maxsize=KEPT)(self._values)
         self.controls = lru_cache(maxsize=None)(self._controls)
-        self._cells = {run.run_id: cells(run) for run in self._runs()}
+
+    @cached_property
+    def _cells(self) -> dict[str, dict[tuple[Control, str, str], Components]]:
+        """What :func:`cells` says of each run, by its id."""
+        return {run.run_id: cells(run) for run in self._runs()}
 
     def metrics(self, split: str = "test") -> list[Metric]:
         """The metrics by which methods are compared and that any run has on a split, in the order of reports."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -28,8 +28,7 @@ class InputStep(MovingStep):
         plan.directions, plan.columns, total = [], [], torch.zeros(4, dtype=torch.float64)
         keeps = self.set.gradient == "exact" and len(batches) == distributed.world() == 1
         for index, batch in enumerate(batches):
-            with self._kernel():
-                gradients, stats, columns, taken = self._input_gradients(model, batch, plan, index, create_graph=keeps)
+            gradients, stats, columns, taken = self._input_gradients(model, batch, plan, index, create_graph=keeps)
             if keeps:
                 plan.taken[index] = taken
             plan.directions.append(gradients)
@@ -52,10 +51,11 @@ class InputStep(MovingStep):
         """g [2B,T,D], the gradient of each pair's loss with respect to its embedded tokens; its sums; pair columns; the
         forward, which ``create_graph`` makes one that a loss may take.
 
-        Pairs do not interact, so one backward of the summed losses gives every g_i.
+        Pairs do not interact, so one backward of the summed losses gives every g_i. Of the ways to compute attention
+        only the plain one has a second derivative.
         """
         rows = rows_of(batch)
-        with torch.enable_grad():
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH) if create_graph else nullcontext():
             embeddings = embedded(model, batch["input_ids"])
             offset = torch.zeros_like(embeddings, requires_grad=True)
             logps = self._logps(model, batch, offset)
@@ -70,16 +70,11 @@ class InputStep(MovingStep):
     def loss(self, model: nn.Module, batch: Batch, plan: Plan, index: int) -> tuple[Tensor, dict[str, Tensor]]:
         if self.set.gradient != "exact":
             return super().loss(model, batch, plan, index)
-        with self._kernel():
-            taken = plan.taken.pop(index, None)
-            taken = taken or self._input_gradients(model, batch, plan, index, create_graph=True)[-1]
-            plan.taken[index] = taken
-            total, columns = super().loss(model, batch, plan, index)
-        return total + self.set.surrogate(taken.statistics, plan.statistics).to(total), columns
-
-    def _kernel(self) -> AbstractContextManager:
-        """The attention that a double backward goes through, where there is one."""
-        return sdpa_kernel(SDPBackend.MATH) if self.set.gradient == "exact" else nullcontext()
+        if index not in plan.taken:
+            plan.taken[index] = self._input_gradients(model, batch, plan, index, create_graph=True)[-1]
+        statistics = plan.taken[index].statistics
+        total, columns = super().loss(model, batch, plan, index)
+        return total + self.set.surrogate(statistics, plan.statistics).to(total), columns
 
 
 def input_moves(

@@ -104,7 +104,7 @@ class Plan:
     output: Tensor | None = None
     """The offset of the output layer's weights, ``[V,D]``."""
     taken: dict[int, Taken] = field(default_factory=dict)
-    """Forwards of the plan that serve the loss of a micro-batch too, by its number."""
+    """Forwards from making the plan that a micro-batch's loss uses again, by the number of the micro-batch."""
     columns: list[dict[str, Tensor]] | None = None
     """The columns of the pairs (:func:`pair_columns`) before anything moved."""
     diagnostics: dict[str, float] = field(default_factory=dict)

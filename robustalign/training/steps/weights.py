@@ -50,7 +50,7 @@ class WeightStep:
         plan.alone = microbatch or (several and not adapts and not self._couples(batches))
         couples = several and not plan.alone
         logps = self._look(model, batches) if adapts or couples else []
-        if logps and distributed.world() == 1:
+        if logps and logps[-1].requires_grad:
             plan.taken[len(batches) - 1] = Taken(logps[-1])
         logps = [each.detach() for each in logps]
         if adapts:
@@ -66,9 +66,9 @@ class WeightStep:
         return self.set.couples or "weight" in batches[0]
 
     def _look(self, model: nn.Module, batches: Sequence[Batch]) -> list[Tensor]:
-        """Log-probabilities ``[2B]`` of each micro-batch; the last keep their graph, which is one that any loss takes.
+        """Log-probabilities ``[2B]`` of each micro-batch. Those of the last keep their graph, which its loss then uses.
 
-        Where ranks train together a graph belongs to the wrapper that exchanges gradients: none is kept.
+        Not where ranks train together: there the loss has to go through the wrapper that exchanges gradients.
         """
         last = len(batches) - 1 if distributed.world() == 1 else None
         logps = []
@@ -105,8 +105,8 @@ class WeightStep:
     def loss(self, model: nn.Module, batch: Batch, plan: Plan, index: int) -> tuple[Tensor, dict[str, Tensor]]:
         """The part of the objective that micro-batch ``index`` contributes, and its detached pair columns.
 
-        The parts of all micro-batches and ranks add up to the objective of the batch. The last micro-batch first: the
-        plan may hold its forward.
+        The parts of all micro-batches and ranks add up to the objective of the batch. Begin with the last micro-batch:
+        the plan may hold the graph of its forward, which takes memory.
         """
         total: Tensor | None = None
         columns: dict[str, Tensor] = {}
