@@ -19,8 +19,8 @@ worst target over dpo, and over dpo at the same distance from the reference.
   first            the first seed                                       100
   experiment       measure the runs of this experiment instead: what    none
                    each method gains in reward under each shift
-  paths.output     folder with mlflow.db of the experiment             outputs
-  tracking.uri     the store                                           sqlite:///<paths.output>/mlflow.db
+  paths.output     folder with mlflow.db of the experiment              outputs
+  tracking.uri     the store                                            sqlite:///<paths.output>/mlflow.db
   predictions      a table with a sign for each cell (shift, method,    none
                    sign, reason), which is set beside what came out
   output           folder for atlas.csv and atlas.png                   outputs/theory; of an experiment
