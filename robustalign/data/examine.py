@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -76,15 +77,22 @@ def examine(config: DatasetConfig, encoder: Encoder) -> DataFacts:
 
 
 def _tokens(comparison: Comparison, encoder: Encoder) -> tuple[int, int, int]:
-    prompt = messages(comparison.prompt.turns)
-    both = [len(encoder.reply(prompt, messages(reply))) for reply in (comparison.chosen, comparison.rejected)]
-    return len(encoder.prompt(prompt)), both[0], both[1]
+    prompt, both = rendered(comparison.prompt.turns, [comparison.chosen, comparison.rejected], encoder)
+    return len(prompt), len(both[0]), len(both[1])
 
 
-def rendered(prompt: list[Turn], replies: list[list[Turn]], encoder: Encoder) -> tuple[list[int], list[list[int]]]:
-    """Token ids of a prompt and of replies to it, as they are trained on."""
-    prompt_messages = messages(prompt)
-    return encoder.prompt(prompt_messages), [encoder.reply(prompt_messages, messages(reply)) for reply in replies]
+def rendered(
+    prompt: Sequence[Turn], replies: Sequence[Sequence[Turn]], encoder: Encoder
+) -> tuple[list[int], list[list[int]]]:
+    """Token ids of a prompt and of replies to it, as they are trained on.
+
+    Raises:
+        Unrenderable: the chat template refuses them.
+    """
+    encoded = encoder.rows([(messages(prompt), [messages(reply) for reply in replies])])[0]
+    if isinstance(encoded, Unrenderable):
+        raise encoded
+    return encoded.prompt, encoded.replies
 
 
 def _short(*texts: str) -> bytes:

@@ -19,7 +19,7 @@ from robustalign.data.prompts import Turn, plain_text
 from robustalign.data.reading import UNUSED, Account
 from robustalign.data.rows import COLUMN, Rows
 from robustalign.errors import ConfigError
-from robustalign.policies.encode import Encoder, Unrenderable
+from robustalign.policies.encode import Encoded, Encoder, Unrenderable
 
 ACCOUNT = "account.json"  # in the folder of candidates: what became of the split's rows
 TOO_LONG, NOT_NEEDED, REFUSED = "too long", "beyond dataset.{}_prompts", "refused by the chat template"
@@ -142,14 +142,12 @@ def _encode(
     result |= {"place": [], "fault": []}
     columns = [name for name in batch if name.startswith(COLUMN) or name in ("soft_label", "weight", "row")]
     result |= {name: [] for name in columns}
-    for i, place in enumerate(places):
-        prompt, replies = batch["prompt"][i], [batch[name][i] for name in ("chosen", "rejected")]
-        texts = [plain_text([Turn(**turn) for turn in reply]) for reply in replies]
-        fault = ""
-        try:
-            ids, both = encoder.prompt(prompt), [encoder.reply(prompt, reply) for reply in replies]
-        except Unrenderable as error:
-            ids, both, fault = [], [], REFUSED if refused(dataset, batch["row"][i], error) else ""
+    pairs = list(zip(batch["chosen"], batch["rejected"], strict=True))
+    encoded = encoder.rows(list(zip(batch["prompt"], pairs, strict=True)))
+    for i, (place, row_ids) in enumerate(zip(places, encoded, strict=True)):
+        texts = [plain_text([Turn(**turn) for turn in reply]) for reply in pairs[i]]
+        fault = REFUSED if isinstance(row_ids, Unrenderable) and refused(dataset, batch["row"][i], row_ids) else ""
+        ids, both = row_ids if isinstance(row_ids, Encoded) else ([], [])
         if not fault and len(ids) + max(map(len, both)) > longest:
             continue
         if not fault and both[0] == both[1]:

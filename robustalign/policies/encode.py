@@ -8,21 +8,21 @@ writes behind it is left out, as sampling stops there.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Sequence
 from functools import cached_property
+from typing import NamedTuple
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from robustalign.errors import ConfigError
-from robustalign.policies.quoting import Quoting
-
-Messages = Sequence[Mapping[str, str]]
-PROBE: Messages = ({"role": "user", "content": "ping"}, {"role": "assistant", "content": "pong"})
+from robustalign.policies.rendering import Messages, Rendered, Rendering, Row, Unrenderable, given
 
 
-class Unrenderable(ValueError):
-    """The chat template refuses the messages, or renders a text that leaves some out; the error's text says why."""
+class Encoded(NamedTuple):
+    """Ids ``[T]`` of a prompt, and of each of its replies."""
+
+    prompt: list[int]
+    replies: list[list[int]]
 
 
 class Encoder:
@@ -34,10 +34,8 @@ class Encoder:
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, system: str | None = None) -> None:
-        self.tokenizer, self.system = tokenizer, system
+        self.tokenizer, self.rendering = tokenizer, Rendering(tokenizer, system)
         self._added = tokenizer.added_tokens_decoder
-        self.quoting = Quoting(tokenizer, self._markup())
-        self._left_out: dict[tuple[tuple[str, ...], bool], frozenset[int]] = {}
 
     @property
     def pad(self) -> int:
@@ -51,7 +49,7 @@ class Encoder:
     @property
     def end(self) -> int:
         """The token that ends a reply that somebody wrote."""
-        return self._turn_end[2]
+        return self.rendering.turn_end[2]
 
     def prompt(self, messages: Messages) -> list[int]:
         """Ids up to where a reply begins: by the chat template, or BOS and the text where there is none.
@@ -60,7 +58,7 @@ class Encoder:
             Unrenderable: the template refuses the messages, or leaves one out.
             ConfigError: what it refuses is ``model.system_prompt``.
         """
-        return self._prompt_ids(self._prompt_text(messages))
+        return given(self.rows([(messages, ())])[0]).prompt
 
     def reply(self, messages: Messages, reply: Messages) -> list[int]:
         """Ids of a reply, of one or more turns, to a prompt; they end in ``end``.
@@ -69,17 +67,17 @@ class Encoder:
             Unrenderable: as for the prompt, or the rendered prompt is not how prompt and reply begin, or the reply does
                 not end as the template's turns do.
         """
-        if self.tokenizer.chat_template is None:
-            return [*self._ids(_joined(self._quoted(reply))), self.end]
-        start = self._prompt_text(messages)
-        whole = self._rendered([*self._with_system(messages), *reply], generation=False)
-        if not whole.startswith(start):
-            raise Unrenderable("the rendered prompt is not how the rendered prompt and reply begin")
-        before, after, end = self._turn_end
-        if not whole.endswith(before + after):
-            raise Unrenderable("the chat template does not end this reply as it ends others")
-        body = whole[len(start) : len(whole) - len(after)]
-        return [*self._behind(start, body), end]
+        return given(self.rows([(messages, (reply,))])[0]).replies[0]
+
+    def rows(self, rows: Sequence[Row]) -> list[Encoded | Unrenderable]:
+        """Prompts with the replies to each, many at once; or why a row cannot be encoded.
+
+        Raises:
+            ConfigError: what the template refuses is ``model.system_prompt``.
+        """
+        texts = self.rendering.rows(rows)
+        found = iter(self._encoded([text for text in texts if isinstance(text, Rendered)]))
+        return [text if isinstance(text, Unrenderable) else next(found) for text in texts]
 
     def text(self, ids: Sequence[int]) -> str:
         """The text of a sampled reply, its end and special tokens left out."""
@@ -89,35 +87,8 @@ class Encoder:
 
     def beginning(self, text: str, tokens: int) -> str:
         """The first so many tokens of a text, as text without a broken character at its end."""
-        ids = self._ids(self.quoting.quoted(text))[:tokens]
+        ids = self._ids([self.rendering.quoting.quoted(text)])[0][:tokens]
         return str(self.tokenizer.decode(ids, clean_up_tokenization_spaces=False)).rstrip("\ufffd")
-
-    @cached_property
-    def _turn_end(self) -> tuple[str, str, int]:
-        """What the template writes behind a reply: before its end token, from there on; and the token's id.
-
-        Raises:
-            ConfigError: the template ends turns with words that are no token.
-        """
-        eos = int(self.tokenizer.eos_token_id)
-        if self.tokenizer.chat_template is None:
-            return "", "", eos
-        try:
-            whole = self._rendered(PROBE, generation=False)
-        except Unrenderable:
-            return "", "", eos
-        tail = whole.rpartition(PROBE[1]["content"])[2]
-        added = {str(token): i for i, token in self._added.items() if str(token).strip()}
-        places = [(tail.index(token), -len(token), token) for token in added if token in tail]
-        if places:
-            place, _, token = min(places)
-            return tail[:place], tail[place:], added[token]
-        if tail.strip():
-            problem = (
-                f"the chat template ends a turn with {tail.strip()!r}, which is no token of this tokenizer; add it"
-            )
-            raise ConfigError("model.path", problem)
-        return "", tail, eos
 
     @cached_property
     def _blank(self) -> str:
@@ -125,103 +96,48 @@ class Encoder:
         ids = self.tokenizer("a", add_special_tokens=False)["input_ids"]
         return " " if str(self.tokenizer.decode(ids)).startswith(" ") else ""
 
-    def _prompt_text(self, messages: Messages) -> str:
-        turns = self._with_system(messages)
-        try:
-            return self._rendered(turns, generation=True)
-        except Unrenderable as error:
-            if len(turns) == len(messages):
-                raise
-            self._rendered(messages, generation=True)  # else the fault is not the system prompt's
-            raise ConfigError("model.system_prompt", f"this model cannot take a system turn: {error}") from error
+    def _encoded(self, texts: Sequence[Rendered]) -> list[Encoded | Unrenderable]:
+        prompts = self._prompt_ids([text.prompt for text in texts])
+        replies = iter(self._reply_ids([(text.prompt, body) for text in texts for body in text.replies]))
+        rows = [Encoded(ids, [next(replies) for _ in text.replies]) for ids, text in zip(prompts, texts, strict=True)]
+        return [row if row.prompt else Unrenderable("the prompt has no token") for row in rows]
 
-    def _prompt_ids(self, text: str) -> list[int]:
-        ids = self._ids(text)
-        if self.tokenizer.chat_template is None and self.tokenizer.bos_token_id is not None:
-            return [int(self.tokenizer.bos_token_id), *ids]
-        if not ids:
-            raise Unrenderable("the prompt has no token")
-        return ids
+    def _prompt_ids(self, prompts: Sequence[str]) -> list[list[int]]:
+        bos = self.tokenizer.bos_token_id
+        first = [] if self.tokenizer.chat_template is not None or bos is None else [int(bos)]
+        return [[*first, *ids] for ids in self._ids(prompts)]
 
-    def _with_system(self, messages: Messages) -> Messages:
-        if not self.system or any(message["role"] in ("system", "developer") for message in messages):
-            return messages
-        return [{"role": "system", "content": self.system}, *messages]
-
-    def _rendered(self, messages: Messages, *, generation: bool) -> str:
-        """The messages as the template renders them, as quoted text; every message has a part in it."""
+    def _reply_ids(self, replies: Sequence[tuple[str, str]]) -> list[list[int]]:
+        """Ids of replies, each behind its prompt."""
+        bodies = [body for _, body in replies]
         if self.tokenizer.chat_template is None:
-            for message in messages:
-                if message["role"] not in ("user", "assistant"):
-                    raise Unrenderable(f"a turn of {message['role']!r} needs a chat template, which this model has not")
-            return _joined(self._quoted(messages))
-        quoted = self._quoted(messages)
-        text = self._template(quoted, generation)
-        left_out = self._positions_left_out(tuple(message["role"] for message in messages), generation)
-        for i, message in enumerate(quoted):
-            absent = message["content"].strip() not in text and self._plays_no_part(quoted, i, text, generation)
-            if absent or i in left_out:
-                raise Unrenderable(f"the chat template leaves out the turn of {message['role']!r}")
-        return text
+            return [[*ids, self.end] for ids in self._ids(bodies)]
+        tails = [self._tail(prompt) for prompt, _ in replies]
+        before, both = self._ids(tails), self._ids([tail + body for tail, body in zip(tails, bodies, strict=True)])
+        behind = [self._behind(*parts) for parts in zip(before, bodies, both, strict=True)]
+        alone = iter(self._ids([body for body, ids in zip(bodies, behind, strict=True) if ids is None]))
+        return [[*(next(alone) if ids is None else ids), self.end] for ids in behind]
 
-    def _markup(self) -> frozenset[str]:
-        """Added tokens that the template writes around what users and assistants say, special or not."""
-        if self.tokenizer.chat_template is None:
-            return frozenset()
-        try:
-            prompt_text, whole_text = self._template(PROBE[:1], False), self._template(PROBE, False)
-        except Unrenderable:
-            return frozenset()
-        around = prompt_text + whole_text.rpartition(PROBE[1]["content"])[2]
-        names = (str(token) for token in self._added.values())
-        return frozenset(name for name in names if name.strip() and name in around)
+    def _ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of rendered texts; each is encoded once."""
+        once = list(dict.fromkeys(texts))
+        ids = dict(zip(once, self.rendering.quoting.ids(once), strict=True))
+        return [ids[text] for text in texts]
 
-    def _positions_left_out(self, roles: tuple[str, ...], generation: bool) -> frozenset[int]:
-        """The places of turns that the template leaves out, for these roles.
+    def _tail(self, prompt: str) -> str:
+        """A rendered prompt from its last added token on: what stands before such a token changes no id behind it."""
+        places = [match.start() for match in self._borders.finditer(prompt)]
+        return prompt[places[-1] if places else 0 :]
 
-        It is found with marks in place of the texts, as a short text may occur elsewhere in the template too."""
-        if (roles, generation) not in self._left_out:
-            marks = [f"zq{i}qz" for i in range(len(roles))]
-            try:
-                messages = [{"role": role, "content": mark} for role, mark in zip(roles, marks, strict=True)]
-                text = self._template(messages, generation).lower()
-                positions = frozenset(i for i, mark in enumerate(marks) if mark not in text)
-            except Unrenderable:
-                positions = frozenset()
-            self._left_out[roles, generation] = positions
-        return self._left_out[roles, generation]
+    @cached_property
+    def _borders(self) -> re.Pattern[str]:
+        """Added tokens at which the tokenizer splits a text before it does anything else."""
+        tokens = [t for t in self._added.values() if not t.normalized and not t.single_word and str(t)]
+        longest_first = sorted(map(str, tokens), key=len, reverse=True)
+        return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
 
-    def _plays_no_part(self, messages: Messages, i: int, text: str, generation: bool) -> bool:
-        try:
-            return self._template([*messages[:i], *messages[i + 1 :]], generation) == text
-        except Unrenderable:
-            return False
-
-    def _template(self, messages: Messages, generation: bool) -> str:
-        turns = [dict(message) for message in messages]
-        try:
-            return str(self.tokenizer.apply_chat_template(turns, add_generation_prompt=generation, tokenize=False))
-        except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
-            raise Unrenderable(f"the chat template refuses the row: {error}") from error
-
-    def _quoted(self, messages: Messages) -> list[dict[str, str]]:
-        return [{"role": m["role"], "content": self.quoting.quoted(m["content"])} for m in messages]
-
-    def _ids(self, text: str) -> list[int]:
-        try:
-            return self.quoting.ids(text)
-        except ValueError as error:
-            raise Unrenderable(str(error)) from error
-
-    def _behind(self, start: str, body: str) -> list[int]:
-        """Ids of ``body`` as they stand behind ``start``, if the two meet between tokens; else those of it alone."""
-        before, both = self._ids(start), self._ids(start + body)
+    def _behind(self, before: list[int], body: str, both: list[int]) -> list[int] | None:
+        """The ids of ``both`` without those of ``before``; None where the two do not meet between tokens."""
         last = self._added.get(before[-1]) if before else None
         swallowed = last is not None and last.rstrip and body[:1].isspace()
-        if both[: len(before)] == before and not swallowed:
-            return both[len(before) :]
-        return self._ids(body)
-
-
-def _joined(messages: Messages) -> str:
-    return "\n".join(message["content"] for message in messages)
+        return both[len(before) :] if both[: len(before)] == before and not swallowed else None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import cached_property
 
 from tokenizers import Tokenizer
@@ -43,23 +43,37 @@ class Quoting:
         """The text as it was before it was quoted."""
         return self._quote.sub(lambda match: self._tokens[int(match[1])], text)
 
-    def ids(self, text: str) -> list[int]:
-        """Ids of rendered text: special tokens are read, quoted ones are letters.
+    def splits(self, text: str) -> bool:
+        """Whether the tokenizer can encode a rendered text: one of another library cannot take quoted tokens."""
+        return self._mark not in text or self._renamed is not None
 
-        Raises:
-            ValueError: a quoted token, and a tokenizer that is not of the tokenizers library.
-        """
-        if self._mark not in text:
-            return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+    def ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of rendered texts that it :meth:`splits`: special tokens are read, quoted ones are letters."""
+        plain = [text for text in texts if self._mark not in text]
+        ids = dict(zip(plain, self._read(plain), strict=True))
+        return [ids[text] if text in ids else self._spelt(text) for text in texts]
+
+    def _read(self, texts: list[str]) -> list[list[int]]:
+        """Ids of texts without quoted tokens."""
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        if backend is None:
+            return [list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
+        backend.no_truncation()
+        backend.no_padding()
+        return [one.ids for one in backend.encode_batch_fast(texts, add_special_tokens=False)]
+
+    def _spelt(self, text: str) -> list[int]:
+        """Ids of a text with quoted tokens."""
+        assert self._renamed is not None, "the text was not asked whether it splits"
         renamed = self._special.sub(lambda match: self._names[match[0]], text)
         return list(self._renamed.encode(self.plain(renamed), add_special_tokens=False).ids)
 
     @cached_property
-    def _renamed(self) -> Tokenizer:
+    def _renamed(self) -> Tokenizer | None:
         """The tokenizer, with special tokens of other names and the same ids."""
         backend = getattr(self.tokenizer, "backend_tokenizer", None)
         if backend is None:
-            raise ValueError("the text spells a special token, which a tokenizer without a fast form cannot split")
+            return None
         spec = json.loads(backend.to_str())
         spec |= {"post_processor": None, "truncation": None, "padding": None}
         for token in spec["added_tokens"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -151,3 +152,32 @@ def test_a_turn_that_is_left_out_is_seen_where_its_text_stands_elsewhere() -> No
         talk = [user("what is 2 + 2? 4"), assistant("let me see"), tool | {"content": content}]
         with pytest.raises(Unrenderable, match="leaves out the turn of 'tool'"):
             encoder.prompt(talk)
+
+
+def test_many_rows_are_encoded_as_one_at_a_time_and_as_whole_texts(shaped) -> None:
+    """One row that the template refuses leaves the others alone; behind a long prompt a reply has the same ids."""
+    _, encoder = shaped
+    spelt = str(encoder.tokenizer.eos_token)
+    talks = [
+        [user("how are you?")],
+        [user("how are you?"), assistant("fine, thanks"), user(f"what ends {spelt} a turn")],
+        [user("one"), {"role": "nobody", "content": "two"}],
+        [user("what ends a turn")],
+    ]
+    replies = [[assistant("12 degrees")], [assistant("  fine\n")], [assistant(f"{spelt} yes")]]
+    rows = encoder.rows([(talk, replies) for talk in talks])
+    refused = [isinstance(row, Unrenderable) for row in rows]
+    assert not any(refused[:2]) and not refused[3]
+    for talk, row in zip(talks, rows, strict=True):
+        if isinstance(row, Unrenderable):
+            with pytest.raises(Unrenderable, match=re.escape(str(row))):
+                encoder.reply(talk, replies[0])
+            continue
+        assert row.prompt == encoder.prompt(talk)
+        assert row.replies == [encoder.reply(talk, reply) for reply in replies]
+    for talk in (talks[0], talks[3]):
+        start = encoder.tokenizer.apply_chat_template(talk, tokenize=False, add_generation_prompt=True)
+        text = rendered(encoder, [*talk, *replies[0]])
+        before, both = (encoder.tokenizer(t, add_special_tokens=False)["input_ids"] for t in (start, text))
+        reply = encoder.reply(talk, replies[0])
+        assert both[: len(before)] == before and both[len(before) :][: len(reply)] == reply
