@@ -79,7 +79,7 @@ class Candidates:
     @cached_property
     def judged(self) -> Items:
         """The items of the comparisons."""
-        return items_of(self.prompt_ids, self.table["replies"][:])
+        return items_of(self.prompt_ids, Lists.of(self.table, "replies"))
 
     @property
     def items(self) -> np.ndarray:
@@ -93,14 +93,14 @@ class Candidates:
         return np.where(self.judged.chosen_first, share, 1 - share)
 
     @cached_property
-    def prompt_ids(self) -> Sequence[list[int]]:
+    def prompt_ids(self) -> Lists:
         """Token ids ``[P][T]`` of the prompts, read when asked for."""
-        return Lists(self.table, "prompt_ids")
+        return Lists.of(self.table, "prompt_ids")
 
     @cached_property
-    def reply_ids(self) -> Sequence[list[list[int]]]:
+    def reply_ids(self) -> Lists:
         """Token ids ``[P][n][T]`` of the replies, read when asked for."""
-        return Lists(self.table, "reply_ids")
+        return Lists.of(self.table, "reply_ids")
 
 
 def split_rows(config: Config, cache: ArtefactCache) -> Rows:

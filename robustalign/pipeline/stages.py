@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import load_from_disk
+from datasets import Dataset, load_from_disk
 from safetensors.numpy import load_file, save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -32,6 +32,7 @@ from robustalign.data.candidates import (
     split_rows,
 )
 from robustalign.data.given import carried_columns, given_candidates
+from robustalign.data.ragged import Chosen, Lists
 from robustalign.data.rows import Rows
 from robustalign.data.splits import SPLITS
 from robustalign.errors import ConfigError
@@ -173,16 +174,19 @@ class Stages:
 
         def build(target: Path) -> None:
             table = load_from_disk(folder)
-            texts = table["replies"][:]
-            prompts = [text for text, row in zip(prompt_texts(table), texts, strict=True) for _ in row]
-            flat = score_all(
-                inputs.used_rewards(self.config), self.reward_assets, prompts, [reply for row in texts for reply in row]
-            )
+            flat = self._scores(table) if inputs.used_rewards(self.config) else {}
             if key["human"]:
-                flat[HUMAN] = np.tile([1.0, 0.0], len(texts))
-            save_file({name: v.reshape(len(texts), -1) for name, v in flat.items()}, target / "scores.safetensors")
+                flat[HUMAN] = np.tile([1.0, 0.0], len(table))
+            save_file({name: v.reshape(len(table), -1) for name, v in flat.items()}, target / "scores.safetensors")
 
         return self.cache.get("scores", key, build)
+
+    def _scores(self, table: Dataset) -> dict[str, np.ndarray]:
+        """Raw scores ``{objective: [P x n]}`` of every reply of a table of candidates."""
+        replies = table["replies"][:]
+        prompts = [text for text, row in zip(prompt_texts(table), replies, strict=True) for _ in row]
+        flat = [reply for row in replies for reply in row]
+        return score_all(inputs.used_rewards(self.config), self.reward_assets, prompts, flat)
 
     def reference_key(self, split: str) -> dict[str, Any]:
         candidates = self.cache.path("candidates", self.candidates_key(split)).name
@@ -193,11 +197,11 @@ class Stages:
 
         def build(target: Path) -> None:
             table = load_from_disk(folder)
-            ids, replies = table["prompt_ids"][:], table["reply_ids"][:]
+            ids, replies = Lists.of(table, "prompt_ids"), Lists.of(table, "reply_ids")
             logps = score_completions(
                 self.reference,
-                [prompt for prompt, row in zip(ids, replies, strict=True) for _ in row],
-                [reply for row in replies for reply in row],
+                Chosen(ids, np.repeat(np.arange(len(ids)), replies.lengths)),
+                replies.inner(),
                 pad=self.tokenizer.pad_token_id,
                 batch_size=self.config.evaluation.batch_size,
                 progress=f"reference log-probs, {split}",
@@ -283,9 +287,9 @@ class Stages:
         if not self.cache.has("candidates", self.candidates_key("train")):
             return None
         table = load_from_disk(self.candidates_folder("train"))
-        prompts, replies = table["prompt_ids"][:], table["reply_ids"][:]
-        lengths = [2 * len(p) + 2 * np.mean([len(r) for r in row]) for p, row in zip(prompts, replies, strict=True)]
-        return float(np.mean(lengths))
+        prompts, replies = Lists.of(table, "prompt_ids").lengths, Lists.of(table, "reply_ids")
+        of_prompt = np.repeat(1 / replies.lengths, replies.lengths)  # each prompt counts once, however many replies
+        return float(2 * np.mean(prompts) + 2 * np.sum(of_prompt * replies.inner().lengths) / len(prompts))
 
     def warm(self) -> None:
         """Build everything that runs share."""

@@ -270,7 +270,9 @@ def score_completions(
     shared = takes_block_masks(model)
     order = sorted(
         range(len(prompts)),
-        key=lambda i: (len(prompts[i]), tuple(prompts[i])) if shared else (len(prompts[i]) + len(completions[i]),),
+        key=lambda i: (
+            (len(prompts[i]), hash(tuple(prompts[i]))) if shared else (len(prompts[i]) + len(completions[i]),)
+        ),
         reverse=True,  # the longest first, so that one comparison covers the others
     )
     out = torch.empty(len(prompts))

@@ -52,22 +52,16 @@ def prepare(target: Path) -> None:
 
 
 @cache
-def _features(assets: Path):
-    """fastText emoji confidences, as the wheel computes them."""
+def _emojis(assets: Path):
+    """The wheel's fastText model, and the column of each of its labels: in the order of their numbers."""
     import json
 
     import fasttext
-    from nade import Nade
 
-    class Features(Nade):
-        def __init__(self) -> None:
-            lines = (assets / "emoji_frequencies.jsonl").read_text(encoding="utf-8").splitlines()
-            self.emojis = {row["emoji"]: row["hash"] for row in map(json.loads, lines)}
-            self.elookup = {code: emoji for emoji, code in self.emojis.items()}
-            self.max_k = len(self.emojis)
-            self.tm = fasttext.load_model(str(assets / "nade_250k_hp.ftz"))
-
-    return Features()
+    lines = (assets / "emoji_frequencies.jsonl").read_text(encoding="utf-8").splitlines()
+    numbers = sorted(int(row["hash"]) for row in map(json.loads, lines))
+    columns = {f"__label__{number}": column for column, number in enumerate(numbers)}
+    return fasttext.load_model(str(assets / "nade_250k_hp.ftz")), columns
 
 
 @cache
@@ -83,9 +77,15 @@ _encoded: dict[tuple[str, ...], np.ndarray] = {}
 def _encode(assets: Path, replies: tuple[str, ...]) -> np.ndarray:
     """Features ``[N, 151]``; the last texts are remembered, as every emotion reads the same."""
     if replies not in _encoded:
+        from nade import Nade
+
         _encoded.clear()
-        rows, _ = zip(*_features(assets).predict_emojis(list(replies), sort_by_key=True, k=151), strict=True)
-        _encoded[replies] = np.array([row.to_numpy(zero_copy_only=False) for row in rows])
+        model, columns = _emojis(assets)
+        labels, confidences = model.predict(Nade.preprocess(list(replies)).tolist(), k=len(columns))
+        rows = np.zeros((len(replies), len(columns)), dtype=np.float32)
+        for row, names, values in zip(rows, labels, confidences, strict=True):
+            row[[columns[name] for name in names]] = values
+        _encoded[replies] = rows
     return _encoded[replies]
 
 

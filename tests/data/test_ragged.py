@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from datasets import Dataset, concatenate_datasets
 
-from robustalign.data.ragged import Lists
+from robustalign.data.ragged import Chosen, Lists
 
 
 def test_every_list_is_found_across_chunks_and_selections() -> None:
@@ -18,8 +18,12 @@ def test_every_list_is_found_across_chunks_and_selections() -> None:
     apart = concatenate_datasets([table.select(range(7)), table.select(range(7, 20))])
     for rows, index in ((table, range(20)), (apart, range(20)), (table.select([5, 3, 19, 3]), (5, 3, 19, 3))):
         for name, values in (("flat", flat), ("nested", nested), ("texts", texts)):
-            found = Lists(rows, name)
+            found = Lists.of(rows, name)
+            assert found.lengths.tolist() == [len(values[i]) for i in index]
             assert list(found) == [values[i] for i in index] and len(found) == len(index)
-    assert Lists(table, "flat")[-2] == flat[-2] and Lists(table, "nested")[3:9:2] == nested[3:9:2]
+        found = Lists.of(rows, "nested")
+        assert list(found.inner()) == [one for i in index for one in nested[i]]
+        assert list(Chosen(found, np.array([2, 0, 2]))[1:]) == [found[0], found[2]]
+    assert Lists.of(table, "flat")[-2] == flat[-2] and Lists.of(table, "nested")[3:9:2] == nested[3:9:2]
     with pytest.raises(IndexError):
-        Lists(table, "flat")[20]
+        Lists.of(table, "flat")[20]
