@@ -1,16 +1,17 @@
-"""What preparing people's comparisons takes: seconds and memory above the imports, for data of several sizes.
+"""What preparing people's comparisons takes: CPU seconds and memory above the imports, for data of several sizes.
 
     python benchmarks/prepare_pairs.py [--rows 5000 50000 500000] [--num-proc 1] [--json FILE]
 
-Each size in a process of its own: rows are read from JSON lines, split, tokenised and made pairs in the order of
-training. Memory is the peak of what the process holds itself (RssAnon; pages of memory-mapped files are the
-system's to take back), with the children's of ``--num-proc``.
+Each size in a process of its own: rows are read from JSON lines, split, tokenised, both replies scored for joy, and
+made pairs in the order of training. Memory is the peak of what the process holds itself (RssAnon; pages of
+memory-mapped files are the system's to take back), with the children's of ``--num-proc``.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import subprocess
 import sys
@@ -63,8 +64,13 @@ def anonymous() -> float:
     return total / 1024
 
 
+def cpu() -> float:
+    """CPU seconds of this process and of its children that ended."""
+    return sum(os.times()[:4])
+
+
 def measure(file: Path, num_proc: int) -> dict[str, float]:
-    """Seconds of each stage and the peak above the imports."""
+    """CPU seconds of each stage and the peak above the imports."""
     import datasets
     import numpy as np
     from hydra import compose, initialize_config_dir
@@ -78,6 +84,7 @@ def measure(file: Path, num_proc: int) -> dict[str, float]:
     from robustalign.data.rows import rows
     from robustalign.policies.encode import Encoder
     from robustalign.policies.load import asset_folder, load_tokenizer
+    from robustalign.rewards import score_all, scorer_module
     from robustalign.shifts import Pairs
 
     datasets.disable_progress_bars()
@@ -88,15 +95,24 @@ def measure(file: Path, num_proc: int) -> dict[str, float]:
     encoder = Encoder(load_tokenizer(asset_folder("chitchat_tiny")))
     before, peak, seconds = anonymous(), Peak(), {}
     with tempfile.TemporaryDirectory(dir=file.parent) as folder:
-        begin = time.perf_counter()
+        begin = cpu()
         found = rows(config.dataset, ArtefactCache(Path(folder)))
-        seconds["read"] = time.perf_counter() - begin
-        begin = time.perf_counter()
+        seconds["read"] = cpu() - begin
+        begin = cpu()
         target = Path(folder) / "candidates"
         target.mkdir()
         given_candidates(config, "train", encoder, found, target)
-        seconds["tokenise"] = time.perf_counter() - begin
-        begin = time.perf_counter()
+        seconds["tokenise"] = cpu() - begin
+        joy, rewards = config.reward["joy"], Path(folder) / "rewards"
+        rewards.mkdir()
+        scorer_module("joy", joy).prepare(rewards)
+        begin = cpu()
+        table = datasets.load_from_disk(str(target))
+        replies = [reply for row in table["replies"][:] for reply in row]
+        score_all({"joy": joy}, lambda scorer, module: rewards, replies, replies)
+        seconds["score"] = cpu() - begin
+        del replies
+        begin = cpu()
         table = datasets.load_from_disk(str(target))
         one = np.ones(len(table))
         candidates = Candidates(table, {}, np.zeros((len(table), 2), dtype=np.float32))
@@ -105,7 +121,7 @@ def measure(file: Path, num_proc: int) -> dict[str, float]:
         training = TrainingRows(pairs, candidates, PairColumns(), steps=len(table) // 64, batch_size=64, seed=0)
         for i in range(0, len(training), max(1, len(training) // 2000)):
             training[i]
-        seconds["order"] = time.perf_counter() - begin
+        seconds["order"] = cpu() - begin
     return {
         **{f"seconds_{k}": round(v, 2) for k, v in seconds.items()},
         "mib": round(max(peak.most, anonymous()) - before, 1),

@@ -22,6 +22,7 @@ from robustalign.errors import ConfigError
 from robustalign.rewards import Scorer
 
 EMOTIONS = ("anger", "anticipation", "disgust", "fear", "joy", "sadness", "trust")
+BATCH = 1024  # texts whose predictions are held at once
 
 
 def build(assets: Path, emotion: Annotated[str, OneOf(EMOTIONS)]) -> Scorer:
@@ -81,10 +82,12 @@ def _encode(assets: Path, replies: tuple[str, ...]) -> np.ndarray:
 
         _encoded.clear()
         model, columns = _emojis(assets)
-        labels, confidences = model.predict(Nade.preprocess(list(replies)).tolist(), k=len(columns))
         rows = np.zeros((len(replies), len(columns)), dtype=np.float32)
-        for row, names, values in zip(rows, labels, confidences, strict=True):
-            row[[columns[name] for name in names]] = values
+        for begin in range(0, len(replies), BATCH):
+            part = slice(begin, begin + BATCH)
+            labels, confidences = model.predict(Nade.preprocess(list(replies[part])).tolist(), k=len(columns))
+            for row, names, values in zip(rows[part], labels, confidences, strict=True):
+                row[[columns[name] for name in names]] = values
         _encoded[replies] = rows
     return _encoded[replies]
 
