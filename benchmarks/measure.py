@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from robustalign.checks import resolve
@@ -159,6 +160,36 @@ def peak_bytes(model: nn.Module, run: Callable[[], object]) -> int:
         live.known = {p.untyped_storage()._cdata for p in model.parameters()}
         run()
     return live.peak
+
+
+def operations(run: Callable[[], object]) -> int:
+    """Floating-point operations of the matrix products and attentions in ``run``."""
+    aten = torch.ops.aten
+    on_cpu = {
+        aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, out_shape=None, **__: sdpa_flop_count(
+            q, k, v
+        ),
+        aten._scaled_dot_product_flash_attention_for_cpu_backward: (
+            lambda grad, q, k, v, *_, out_shape=None, **__: sdpa_backward_flop_count(grad, q, k, v)
+        ),
+    }
+    with FlopCounterMode(display=False, custom_mapping=on_cpu) as counter:
+        run()
+    return counter.get_total_flops()
+
+
+def product_rate(tokens: int, width: int, device: str, dtype: str, repeats: int = 5) -> float:
+    """Operations a second of the product ``[tokens, width] x [width, 4 width]``: what this machine can do at best."""
+    options: dict = {"device": device, "dtype": getattr(torch, dtype)}
+    left, right = torch.randn(tokens, width, **options), torch.randn(width, 4 * width, **options)
+    count = max(1, int(2e9 / (8 * tokens * width**2)))  # products that a clock can time
+
+    def products() -> None:
+        for _ in range(count):
+            torch.mm(left, right)
+
+    seconds = interleaved({"product": products}, repeats, device)["product"]
+    return 8 * tokens * width**2 * count / min(seconds)
 
 
 def report(

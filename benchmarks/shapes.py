@@ -2,7 +2,9 @@
 
 Each cell is a model at a length of prompts and replies. A step is forward, backward and AdamW on the same tokens, the
 reference's log-probabilities given; contestants run interleaved in one process, and a ratio compares runs of the same
-repetition. Losses and gradients of the three DPOs are compared first.
+repetition. Losses and gradients of the three DPOs are compared first. Beside time and memory stand the floating-point
+operations of each, and for our DPO the share of the rate at which this machine multiplies matrices of that size: what a
+step could gain at most without doing less.
 
     python benchmarks/shapes.py --short                     # the shipped model, two minutes
     python benchmarks/shapes.py                             # the whole grid, half an hour
@@ -22,7 +24,7 @@ from pathlib import Path
 import torch
 import trl
 from datasets import Dataset
-from measure import Example, interleaved, load, peak_bytes, ratio, report, shown
+from measure import Example, interleaved, load, operations, peak_bytes, product_rate, ratio, report, shown
 from step_cost import DPO, KLDPO, WDPO, step
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
@@ -145,6 +147,11 @@ def gradient(model: nn.Module, run: Run) -> torch.Tensor:
     return torch.cat([p.grad.flatten().float() for p in model.parameters()])
 
 
+def tokens_of(pairs: list[Example]) -> int:
+    """Tokens that a step has to see: each prompt once, and both replies."""
+    return sum(len(e["prompt"]) + len(e["chosen"]) + len(e["rejected"]) for e in pairs)
+
+
 def cell(name: str, shape: str, options: argparse.Namespace) -> dict:
     """The figures of one cell."""
     model = policy(name, options)
@@ -167,8 +174,15 @@ def cell(name: str, shape: str, options: argparse.Namespace) -> dict:
     }
     for n, (_, _, base) in METHODS.items():
         figures[f"{n} over {base}"] = {"time": ratio(seconds[n], seconds[base]), "memory": memory[n] / memory[base]}
+    work = {n: operations(run) for n, run in (steps | others).items()}
+    rate = product_rate(tokens_of(pairs), model.config.hidden_size, options.device, options.dtype)
+    for what, figure in figures.items():
+        above, below = what.split(" over dpo")[0], "dpo over 4" if what.endswith("over 4") else "dpo"
+        figure["operations"] = work[above] / work[below]
+        figure["share_of_product_rate"] = work[above] / statistics.median(seconds[above]) / rate
     middle = statistics.median(seconds["dpo"])
-    return {"figures": figures, "gradient_difference": difference, "dpo_seconds": middle}
+    bound = {"operations": work["dpo"], "seconds": middle, "share_of_product_rate": work["dpo"] / middle / rate}
+    return {"figures": figures, "gradient_difference": difference, "dpo": bound}
 
 
 def main() -> None:
@@ -190,13 +204,18 @@ def main() -> None:
         for shape in options.shapes:
             found = cell(name, shape, options)
             figures |= {f"{name} {shape}: {what}": cells for what, cells in found["figures"].items()}
-            figures[f"{name} {shape}"] = {key: found[key] for key in ("gradient_difference", "dpo_seconds")}
-            shown_cells = [f"{shown(c['time'])} ({c['memory']:.2f})" for c in found["figures"].values()]
-            worst = max(found["gradient_difference"].values())
-            rows.append([name, shape, str(PAIRS[shape]), *shown_cells, f"{worst:.0e}", f"{found['dpo_seconds']:.3f}"])
+            figures[f"{name} {shape}"] = {key: found[key] for key in ("gradient_difference", "dpo")}
+            shown_cells = [
+                f"{shown(c['time'])} ({c['memory']:.2f}; {c['operations']:.2f})" for c in found["figures"].values()
+            ]
+            worst, dpo = max(found["gradient_difference"].values()), found["dpo"]
+            own = f"{dpo['seconds']:.3f} s, {100 * dpo['share_of_product_rate']:.0f} %"
+            rows.append([name, shape, str(PAIRS[shape]), *shown_cells, f"{worst:.0e}", own])
             print(" | ".join(rows[-1]), flush=True)
-    header = ["model", "prompt/reply", "pairs", *found["figures"], "gradients differ by", "dpo, seconds"]
-    title = f"Time (peak memory) of a step as ratios; TRL {trl.__version__}, {options.device}, {options.dtype}"
+    header = ["model", "prompt/reply", "pairs", *found["figures"], "gradients differ by", "dpo"]
+    title = (
+        f"Time (peak memory; operations) of a step as ratios; TRL {trl.__version__}, {options.device}, {options.dtype}"
+    )
     report(title, header, rows, figures, options)
 
 
