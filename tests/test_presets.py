@@ -38,7 +38,7 @@ def rows(count: int = 12) -> list[dict]:
 def test_the_presets_asked_for_exist() -> None:
     assert set(PRESETS) >= {
         "dpo", "kldpo", "wdpo", "drdpo", "oracle", "kldpo_paper", "kldpo_released", "wdpo_paper", "wdpo_released",
-        "cdpo", "rdpo", "ipo", "simpo", "cvar", "chi2", "tv", "group_robust", "dpo_pro", "chi_po", "wpo",
+        "cdpo", "rdpo", "ipo", "simpo", "cvar", "chi2", "tv", "group_robust", "dpo_pro", "chi_po", "mixdpo", "wpo",
         "beta_dpo", "logits_sam",
     }  # fmt: skip
 

@@ -21,6 +21,7 @@ from robustalign.objectives.losses.dpo_pro import DPOProLoss
 from robustalign.objectives.losses.hinge import HingeLoss
 from robustalign.objectives.losses.holder import HolderLoss
 from robustalign.objectives.losses.ipo import IPOLoss
+from robustalign.objectives.losses.mixed_logit import MixedLogitLoss
 from robustalign.objectives.losses.noisy_labels import ConservativeLoss, UnbiasedLoss
 from robustalign.objectives.losses.sigmoid import SigmoidLoss
 from robustalign.objectives.losses.simpo import SimPOLoss
@@ -62,6 +63,7 @@ __all__ = [
     "InputStatistics",
     "KLBall",
     "Knob",
+    "MixedLogitLoss",
     "Nominal",
     "OutputLayerBall",
     "PairLoss",

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from scipy import integrate, special
 from torch import Tensor
 
 from robustalign.objectives import (
@@ -19,6 +20,7 @@ from robustalign.objectives import (
     HingeLoss,
     HolderLoss,
     IPOLoss,
+    MixedLogitLoss,
     PairTerms,
     SigmoidLoss,
     SimPOLoss,
@@ -38,6 +40,7 @@ ALL = [
     APOZeroLoss(0.3),
     APODownLoss(0.3),
     HolderLoss(0.3, 2.0),
+    MixedLogitLoss(0.3, 1.0),
     DPOProLoss(0.3, 0.1),
     WPOLoss(0.3),
     BetaDPOLoss(0.3, 0.6, 0.2, 0.9),
@@ -279,6 +282,35 @@ def test_holder_redescends_and_has_the_stated_slope():
     assert abs(slope[0]) < 1e-10 and abs(slope).argmax() > 20
 
 
+class TestMixedLogit:
+    margin = torch.tensor([-60.0, -8.0, -1.0, 0.0, 1.0, 8.0, 60.0], dtype=torch.float64)
+
+    @pytest.mark.parametrize("spread", [0.3, 1.0, 2.0])
+    def test_it_is_the_integral(self, spread):
+        def choice(h: float) -> float:
+            def density(z: float) -> float:
+                strength = 0.3 * math.exp(spread * z - spread**2 / 2)
+                return math.exp(-z * z / 2) / math.sqrt(2 * math.pi) * float(special.expit(strength * h))
+
+            return integrate.quad(density, -12, 12, limit=1000, epsabs=0, epsrel=1e-12)[0]
+
+        expected = torch.tensor([-math.log(choice(h)) for h in self.margin.tolist()], dtype=torch.float64)
+        torch.testing.assert_close(MixedLogitLoss(0.3, spread).losses(self.margin), expected, rtol=1e-9, atol=1e-12)
+
+    def test_no_spread_is_dpo(self):
+        torch.testing.assert_close(
+            MixedLogitLoss(0.3, 0.0).losses(self.margin), SigmoidLoss(0.3).losses(self.margin), rtol=1e-12, atol=1e-15
+        )
+
+    def test_the_slope_is_that_of_dpo_at_the_reference_and_flatter_where_a_pair_is_contradicted(self):
+        margin = torch.tensor([0.0, -8.0], dtype=torch.float64, requires_grad=True)
+        ours, dpo = (
+            torch.autograd.grad(loss.losses(margin).sum(), margin)[0]
+            for loss in (MixedLogitLoss(0.3, 1.0), SigmoidLoss(0.3))
+        )
+        assert float(ours[0]) == pytest.approx(-0.15, abs=1e-12) and abs(ours[1]) < 0.5 * abs(dpo[1])
+
+
 class TestDPOPro:
     def test_label_ball_by_grid_search(self):
         terms = make_terms()
@@ -321,6 +353,7 @@ class TestDPOPro:
         (lambda: SimPOLoss(2.0, -1.0), "gamma_beta_ratio"),
         (lambda: ChiPOLoss(0.1, 0.0), "reward_bound"),
         (lambda: HolderLoss(0.1, 0.0), "gamma"),
+        (lambda: MixedLogitLoss(0.1, 2.1), "spread"),
         (lambda: DPOProLoss(0.1, -1.0), "label_radius"),
         (lambda: PairTerms(torch.zeros(2), weight=torch.zeros(3)), "weight"),
     ],
