@@ -179,7 +179,7 @@ class _Report:
 
     def _choices(self, texts: list[str]) -> list[Part]:
         assert self.comparison is not None
-        if not self.measures.has_split("validation") or not self.setting.robust:
+        if self.setting.split != "test" or not self.measures.has_split("validation") or not self.setting.robust:
             return []
         choices = choose(self.comparison, self.measures.metrics())
         self.setting.warnings += unequal_rules(choices)

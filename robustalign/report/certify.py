@@ -21,7 +21,7 @@ NUMBERS = ("certificate", "realised", "slack")
 LOSS = METRICS["loss"]
 
 
-def certificates(measures: Measures, split: str = "test") -> pd.DataFrame:
+def certificates(measures: Measures) -> pd.DataFrame:
     """Means over seeds, one row a point, control, set, radius and target ('' along the curve over the radius).
 
     Columns: ``label method control set radius target seeds pairs``, and with ``_low`` and ``_high`` each:
@@ -31,19 +31,19 @@ def certificates(measures: Measures, split: str = "test") -> pd.DataFrame:
     over seeds and prompts. No interval of a loss goes below 0. No rows for points of which a run has no
     ``results/certificates.csv``.
     """
-    rows = [row for point in measures.setting.points for row in _rows(measures, point, split)]
+    rows = [row for point in measures.setting.points for row in _rows(measures, point)]
     columns = ["label", "method", *KEYS, *(n + end for n in NUMBERS for end in ("", "_low", "_high")), "seeds", "pairs"]
     return pd.DataFrame(rows, columns=columns)
 
 
-def _rows(measures: Measures, point: Point, split: str) -> list[dict[str, object]]:
+def _rows(measures: Measures, point: Point) -> list[dict[str, object]]:
     files = [point.runs[seed].files / "results" / "certificates.csv" for seed in point.seeds]
     if not all(file.is_file() for file in files):
         return []
     every = pd.concat(map(pd.read_csv, files), ignore_index=True).fillna({"target": ""})
-    losses = measures.values(Policy(point.label), LOSS, split)
+    losses = measures.values(Policy(point.label), LOSS)
     rows = []
-    for key, block in every[every["split"] == split].groupby(KEYS, sort=False):
+    for key, block in every[every["split"] == measures.setting.split].groupby(KEYS, sort=False):
         fields = dict(zip(KEYS, key, strict=True))
         at_target = fields["target"] and read_control(fields["control"]) == TRAINED and losses is not None
         realised = losses.estimate(str(fields["target"])) if at_target and losses is not None else Estimate.missing()

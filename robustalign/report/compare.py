@@ -24,14 +24,14 @@ KL = METRICS["kl"]
 class Comparison:
     """The comparisons of a setting that has a dpo."""
 
-    def __init__(self, measures: Measures, split: str = "test") -> None:
+    def __init__(self, measures: Measures) -> None:
         baseline = measures.setting.baseline
         assert baseline is not None
-        self.measures, self.setting, self.dpo, self.split = measures, measures.setting, baseline, split
+        self.measures, self.setting, self.dpo = measures, measures.setting, baseline
 
     def values(self, policy: Policy, metric: Metric, split: str | None = None) -> Values | None:
         """A policy's values; None if not every run of its point has them."""
-        return self.measures.values(policy, metric, split or self.split)
+        return self.measures.values(policy, metric, split)
 
     def difference(
         self, ours: Policy, theirs: Policy, metric: Metric, target: str, split: str | None = None

@@ -92,7 +92,7 @@ class Measures:
 
     def __init__(self, setting: Setting, draws: int = 2000) -> None:
         self.setting, self.draws = setting, draws
-        self.values = lru_cache(maxsize=KEPT)(self._values)
+        self._kept = lru_cache(maxsize=KEPT)(self._values)
         self.controls = lru_cache(maxsize=None)(self._controls)
 
     @cached_property
@@ -100,13 +100,13 @@ class Measures:
         """What :func:`cells` says of each run, by its id."""
         return {run.run_id: cells(run) for run in self._runs()}
 
-    def metrics(self, split: str = "test") -> list[Metric]:
-        """The metrics by which methods are compared and that any run has on a split, in the order of reports."""
+    def metrics(self, split: str | None = None) -> list[Metric]:
+        """The metrics by which methods are compared and that any run has on a split (default: the report's), in their order."""
         return [metric for metric in self.every_metric(split) if metric.compared]
 
-    def every_metric(self, split: str = "test") -> list[Metric]:
+    def every_metric(self, split: str | None = None) -> list[Metric]:
         """Also those that say nothing of better or worse, such as the KL from the reference."""
-        return [metric for metric in METRICS.values() if (split, metric.name) in self._measured]
+        return [metric for metric in METRICS.values() if (split or self.setting.split, metric.name) in self._measured]
 
     def unknown_metrics(self) -> list[str]:
         """Names in the runs' results that no metric of this version has."""
@@ -130,7 +130,7 @@ class Measures:
         seeds = sorted({len(point.seeds) for point in self.setting.points})
         every = (self.values(Policy(p.label), metric) for p in self.setting.points for metric in self.metrics())
         prompts = sorted({values.prompts for values in every if values is not None})
-        return f"{_range(seeds)} seed{'' if seeds == [1] else 's'} x {_range(prompts)} test prompts"
+        return f"{_range(seeds)} seed{'' if seeds == [1] else 's'} x {_range(prompts)} {self.setting.split} prompts"
 
     def _controls(self, label: str) -> list[Control]:
         """The policies that were evaluated in every run of a point, in the order of tables."""
@@ -142,8 +142,11 @@ class Measures:
     def _runs(self) -> list[Run]:
         return [run for point in self.setting.points for run in point.runs.values()]
 
-    def _values(self, policy: Policy, metric: Metric, split: str = "test") -> Values | None:
-        """None if not every run of the point has it."""
+    def values(self, policy: Policy, metric: Metric, split: str | None = None) -> Values | None:
+        """A policy's values on a split, by default the report's; None if not every run of its point has them."""
+        return self._kept(policy, metric, split or self.setting.split)
+
+    def _values(self, policy: Policy, metric: Metric, split: str) -> Values | None:
         point = self.setting.point(policy.point)
         blocks = [
             self._cells[point.runs[seed].run_id].get((policy.control, split, metric.name)) for seed in point.seeds

@@ -25,9 +25,9 @@ CAPTION = (
 Z = NormalDist().inv_cdf(0.975)
 
 
-def people_table(setting: Setting, split: str = "test") -> pd.DataFrame:
+def people_table(setting: Setting) -> pd.DataFrame:
     """One row a point, as text; empty where no run measured people."""
-    rows = [row for point in setting.points if (row := _row(point, split))]
+    rows = [row for point in setting.points if (row := _row(point, setting.split))]
     return pd.DataFrame(rows)
 
 
@@ -67,7 +67,7 @@ def picked(rows: pd.DataFrame) -> Estimate:
     return Estimate(value, low, high, len(rows), int(rows["n"].min()))
 
 
-def reliability(point: Point, split: str = "test") -> pd.DataFrame:
+def reliability(point: Point, split: str) -> pd.DataFrame:
     """A point's bins of confidence in the nominal population, means over seeds: ``confidence agreement low high``."""
     bins = _read(point, BINS, split)
     if bins.empty:
@@ -83,7 +83,7 @@ def _read(point: Point, name: str, split: str) -> pd.DataFrame:
 
 def paragraph(setting: Setting, metrics: Sequence[str]) -> str:
     """How well people agree, and why there is no reward, as markdown; '' where no run measured people."""
-    tables = [table for point in setting.points if len(table := _read(point, FILE, "test"))]
+    tables = [table for point in setting.points if len(table := _read(point, FILE, setting.split))]
     if not tables:
         return ""
     first = tables[0]

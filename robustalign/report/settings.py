@@ -111,6 +111,12 @@ class Setting:
         return ScorerShift(ShiftConfig(**self.config["shift"]), Standards(raw={}))
 
     @cached_property
+    def split(self) -> str:
+        """Whose prompts the report is about: test, or validation where no run was tested."""
+        runs = (run for point in self.points for run in point.runs.values())
+        return "test" if any("test" in set(run.targets["split"]) for run in runs) else "validation"
+
+    @cached_property
     def baseline(self) -> Point | None:
         """The dpo that the others are compared with: the one that is trained as most of them are."""
         plain = [point for point in self.points if point.plain]
@@ -237,6 +243,8 @@ def _scales(setting: Setting) -> Iterator[str]:
     if len(set(sizes.values())) > 1:
         in_words = ", ".join(f"{label} N={size}" for label, size in sizes.items())
         yield f"batch sizes differ ({in_words}): a radius means another worst case at another N"
+    if setting.split != "test":
+        yield "no run was tested: these are validation prompts, on which settings are chosen and nothing is shown"
     betas = {point.label: point.beta for point in setting.points}
     if len(set(betas.values())) > 1:
         in_words = ", ".join(f"{label} {_show(beta)}" for label, beta in betas.items())

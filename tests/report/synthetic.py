@@ -125,7 +125,7 @@ def write_run(folder: RunFolder, config: Config, truth: tuple[float, float, floa
                 values = zip(*(tables[-1][column] for column in ("target", "metric", "value")), strict=True)
                 journal.metrics(control.step_of(last), {f"eval/{split}/{t}/{m}": float(v) for t, m, v in values})
             prompts.append(per_prompt(cells, **options))
-            if (control, split) == (TRAINED, "test"):
+            if (control, split) == (TRAINED, config.evaluation.splits[-1]):
                 certificates.append(certify(cells["loss"], shift).assign(split=split))
     pd.concat(tables).to_csv(results / "targets.csv", index=False, float_format="%.10g")
     pd.concat(prompts).to_parquet(results / "prompts.parquet", index=False)
@@ -142,7 +142,7 @@ def write_run(folder: RunFolder, config: Config, truth: tuple[float, float, floa
 def policies(config: Config) -> list[tuple[Control, float]]:
     """What a run evaluates, and the share of the way from the reference that each has gone."""
     last = config.trainer.max_steps
-    steps = [(at_step(step, last), step / last) for step in config.evaluation.steps]
+    steps = [(at_step(step, last), step / last) for step in config.evaluation.steps if step < last]
     return [(REFERENCE, 0.0), *steps, (TRAINED, 1.0), *((shrunk(c), c) for c in config.evaluation.shrinkage)]
 
 

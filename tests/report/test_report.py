@@ -257,3 +257,15 @@ def test_a_label_may_hold_any_character(tmp_path):
     assert ODD in plain((folder / "table.md").read_text())
     texts = re.findall(r"<text[^>]*>(.*?)</text>", (folder / "curves.svg").read_text())
     assert ODD in {html.unescape(text) for text in texts}
+
+
+def test_runs_that_were_not_tested_are_reported_on_validation_prompts(tmp_path) -> None:
+    """As those of experiment=tune_dpo: every number is of validation prompts, and nothing is chosen by them."""
+    points = ("dpo", "kldpo_t0.5", "overlooked")
+    sweep = make(tmp_path, points, (0, 1), "evaluation.splits=[validation]", scene=Scene(prompts=40))
+    bring(sweep)
+    told = words_of(tmp_path, "demo")
+    assert "validation prompts." in told and "no run was tested" in told
+    folder = tmp_path / "reports" / "demo"
+    assert set(pd.read_csv(folder / "table.csv")["split"]) == {"validation"}
+    assert not list(folder.glob("choice*")) and (folder / "curves.png").stat().st_size > 10_000

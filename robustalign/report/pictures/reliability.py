@@ -11,7 +11,7 @@ from robustalign.report.style import Look, legend_below, note, panels
 
 def reliability_diagram(setting: Setting, look: Look) -> Figure | None:
     """Share of votes that side with the policy, by its confidence; None where no run measured people."""
-    with_bins = [(point, bins) for point in setting.points if len(bins := reliability(point))]
+    with_bins = [(point, bins) for point in setting.points if len(bins := reliability(point, setting.split))]
     if not with_bins:
         return None
     figure, ((panel,),) = panels(1, width=4.6, height=4.0)
