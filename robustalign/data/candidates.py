@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -35,9 +35,11 @@ from robustalign.data.rows import rows as read_rows
 from robustalign.data.sources import chitchat
 from robustalign.data.whole_groups import with_whole_groups
 from robustalign.errors import ConfigError
-from robustalign.policies.encode import Encoder, Unrenderable
+from robustalign.policies.encode import Encoded, Encoder, Unrenderable
 from robustalign.policies.generate import Request, sample_replies, sample_share
 from robustalign.policies.unfinished import Unfinished
+
+ENCODED_AT_ONCE = 256  # prompts
 
 
 @dataclass(frozen=True)
@@ -131,8 +133,8 @@ def check_source(config: Config, splits: Sequence[str], cache: ArtefactCache) ->
 
 def select_prompts(
     config: Config, split: str, encoder: Encoder, rows: Rows | None
-) -> tuple[list[Prompt], dict[str, int]]:
-    """The split's prompts, in an order drawn with ``dataset.seed``, and how many were left out by reason.
+) -> tuple[list[Prompt], list[list[int]], dict[str, int]]:
+    """The split's prompts, in an order drawn with ``dataset.seed``, their ids, and how many were left out by reason.
 
     ``rows``: of a table of prompts; repeated ones count once. With ``shift.visible=tag`` every prompt appears once per
     group, with the group's name in its text.
@@ -153,28 +155,37 @@ def select_prompts(
     random.Random(dataset.seed).shuffle(prompts)
     room = config.model.max_length - dataset.sampling.max_new_tokens
     limit = getattr(dataset, f"{split}_prompts")
-    fits: list[Prompt] = []
+    fits: list[tuple[Prompt, list[int]]] = []
     tried = bad = 0
-    for prompt in prompts:
+    for prompt, found in _encoded(prompts, encoder):
         if len(fits) == limit:
             break
         tried += 1
-        try:
-            ids = encoder.prompt(messages(prompt.turns))
-        except Unrenderable as error:
-            bad += refused(dataset, prompt.row, error)
-            continue
-        if len(ids) <= room:
-            fits.append(prompt)
+        if isinstance(found, Unrenderable):
+            bad += refused(dataset, prompt.row, found)
+        elif len(found.prompt) <= room:
+            fits.append((prompt, found.prompt))
     if not fits and bad == tried:
         raise ConfigError("dataset.path", f"the chat template refuses every prompt of the {split} split")
     if not fits:
         raise ConfigError("model.max_length", f"{config.model.max_length} is shorter than every prompt and a reply")
-    return fits, facts | {
-        REFUSED: bad,
-        TOO_LONG: tried - bad - len(fits),
-        NOT_NEEDED.format(split): len(prompts) - tried,
-    }
+    return (
+        [prompt for prompt, _ in fits],
+        [ids for _, ids in fits],
+        facts
+        | {
+            REFUSED: bad,
+            TOO_LONG: tried - bad - len(fits),
+            NOT_NEEDED.format(split): len(prompts) - tried,
+        },
+    )
+
+
+def _encoded(prompts: Sequence[Prompt], encoder: Encoder) -> Iterator[tuple[Prompt, Encoded | Unrenderable]]:
+    """Each prompt with its ids, or with why it has none."""
+    for begin in range(0, len(prompts), ENCODED_AT_ONCE):
+        some = prompts[begin : begin + ENCODED_AT_ONCE]
+        yield from zip(some, encoder.rows([(messages(prompt.turns), ()) for prompt in some]), strict=True)
 
 
 def texts_of(config: Config, split: str, rows: Rows | None) -> list[str]:
@@ -215,8 +226,8 @@ def sample_candidates(
 
     ``unfinished``: where an earlier attempt, or ranks in their shares, left the replies that they had drawn.
     """
-    prompts, facts = select_prompts(config, split, encoder, rows)
-    request = _request(config, prompts, encoder)
+    prompts, ids, facts = select_prompts(config, split, encoder, rows)
+    request = _request(config, ids)
     replies = sample_replies(model, encoder, request, progress=f"sampling {split} candidates", unfinished=unfinished)
     texts = [[encoder.text(r) for r in row] for row in replies]
     _save(prompts, request.prompts, texts, replies, target)
@@ -237,16 +248,15 @@ def sample_candidates_share(
     ranks: int,
 ) -> None:
     """One rank's share of the replies that :func:`sample_candidates` needs, to ``unfinished``."""
-    prompts, _ = select_prompts(config, split, encoder, rows)
+    _, ids, _ = select_prompts(config, split, encoder, rows)
     progress = f"sampling {split} candidates, share of {ranks} ranks" if rank == 0 else None
-    request = _request(config, prompts, encoder)
+    request = _request(config, ids)
     sample_share(model, encoder, request, rank=rank, ranks=ranks, progress=progress, unfinished=unfinished)
 
 
-def _request(config: Config, prompts: Sequence[Prompt], encoder: Encoder) -> Request:
+def _request(config: Config, prompt_ids: Sequence[Sequence[int]]) -> Request:
     dataset = config.dataset
-    ids = [encoder.prompt(messages(prompt.turns)) for prompt in prompts]
-    return Request(ids, dataset.samples, dataset.sampling, dataset.seed)
+    return Request(prompt_ids, dataset.samples, dataset.sampling, dataset.seed)
 
 
 def _save(

@@ -101,7 +101,7 @@ class Measures:
         return {run.run_id: cells(run) for run in self._runs()}
 
     def metrics(self, split: str | None = None) -> list[Metric]:
-        """The metrics by which methods are compared and that any run has on a split (default: the report's), in their order."""
+        """The metrics by which methods are compared and that any run has on a split, by default the report's."""
         return [metric for metric in self.every_metric(split) if metric.compared]
 
     def every_metric(self, split: str | None = None) -> list[Metric]:

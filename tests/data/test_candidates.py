@@ -94,8 +94,9 @@ def test_rows_that_the_template_refuses_can_be_left_out_and_are_counted(given, s
         kept = len(load_from_disk(tmp_path / "out"))
         dropped = json.loads((tmp_path / "out" / ACCOUNT).read_text())["dropped"]
     else:
-        found, dropped = select_prompts(config, "train", encoder, read(config))
+        found, ids, dropped = select_prompts(config, "train", encoder, read(config))
         kept = len(found)
+        assert ids == [encoder.prompt([turn("user", prompt.text)]) for prompt in found]
     assert kept == 4 and dropped["refused by the chat template"] == 2 and not dropped.get("too long")
 
 
