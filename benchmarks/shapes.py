@@ -40,6 +40,8 @@ METHODS = {  # method, micro-batches, and what it is compared with
     "kldpo": (KLDPO, 1, "dpo"),
     "wdpo moved": (WDPO, 1, "dpo"),
     "wdpo exact": (WDPO | {"gradient": "exact"}, 1, "dpo"),
+    "group": (DPO | {"name": "group_robust", "set": "group", "form": "online", "step_size": 0.01}, 1, "dpo"),
+    "overlooked's weights": (DPO, 1, "dpo"),
     "kldpo pooled over 4": (KLDPO, 4, "dpo over 4"),
 }
 LLAMA_22M = {
@@ -69,9 +71,9 @@ def random_pairs(model: PreTrainedModel, shape: str, seed: int = 0) -> list[Exam
     rows = [{"prompt": text(prompt), "chosen": text(reply), "rejected": text(reply)} for _ in range(PAIRS[shape])]
     sides = [row["chosen"] for row in rows] + [row["rejected"] for row in rows]
     logps = score_completions(model, [row["prompt"] for row in rows] * 2, sides, pad=0, batch_size=4).tolist()
-    columns = {"score_gap": 1.0, "group": 0, "soft_label": 0.8}
+    columns = {"score_gap": 1.0, "soft_label": 0.8}
     for i, row in enumerate(rows):
-        row |= columns | {"row": i, "reference": (logps[i] - 0.3, logps[len(rows) + i] + 0.2)}
+        row |= columns | {"row": i, "group": i % 2, "reference": (logps[i] - 0.3, logps[len(rows) + i] + 0.2)}
     return rows
 
 
@@ -134,8 +136,9 @@ def ours(model: PreTrainedModel, pairs: list[Example]) -> dict[str, Run]:
     collate, steps = PairCollator(0), {}
     wanted = {"dpo": (DPO, 1, ""), "dpo over 4": (DPO, 4, "")} | METHODS
     for name, (method, cuts, _) in wanted.items():
-        size = len(pairs) // cuts
-        batches = [collate(pairs[i * size : (i + 1) * size]) for i in range(cuts)]
+        rows = [e | {"weight": 0.5 + i % 2} for i, e in enumerate(pairs)] if "weights" in name else pairs
+        size = len(rows) // cuts
+        batches = [collate(rows[i * size : (i + 1) * size]) for i in range(cuts)]
         steps[name] = step(
             model, method, [{key: column.to(model.device) for key, column in batch.items()} for batch in batches]
         )
