@@ -34,6 +34,8 @@ def check_config(config: Config) -> list[str]:
         raise ConfigError("method.target", "only method=oracle knows a target")
     if objective.policy is not None and config.trainer.epochs is not None:
         raise ConfigError("trainer.epochs", "an audit trains nothing; take trainer.epochs=null trainer.max_steps=1")
+    if config.trainer.max_steps is not None:
+        objective.mass_from(config.trainer.max_steps)
     build_grouping(config.groups)
     _check_groups(config, objective)
     if getattr(objective.set, "gradient", None) == "exact":

@@ -58,8 +58,8 @@ def prepare(stages: Stages, objective: Objective, candidates: Candidates) -> Pre
         "soft_label": soft_labels(pairs, config) if "soft_label" in objective.needs else None,
     }
     present = {name: column for name, column in optional.items() if column is not None}
-    columns = PairColumns(present, objective.delay, pair_weights(pairs, ratio, np.ones(len(pairs))))
     steps, size = config.trainer.steps, config.trainer.batch_size
+    columns = PairColumns(present, objective.mass_from(steps), pair_weights(pairs, ratio, np.ones(len(pairs))))
     rows = TrainingRows(pairs, candidates, columns, steps=steps, batch_size=size, seed=config.seed)
     return Prepared(rows, objective, stage, groups)
 

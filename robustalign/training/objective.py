@@ -46,7 +46,7 @@ class Objective:
     target: str | None = None  # oracle: the name of that population; null: the one farthest from the nominal
     policy: str | None = None  # audit: a folder of save_pretrained or of adapters, run:IDENTITY or a hub id
     mass: float | None = number(None, "(0, 1)")  # of the total weight that the last group of pairs gets; null: its own
-    delay: int = number(0, "[0, inf)")  # optimiser steps before mass holds
+    delay: float = number(0.0, "[0, inf)")  # optimiser steps before mass holds; below 1 a share of all steps
     regret: bool = False  # compares groups by the loss beyond what a run for each alone attains
 
     @property
@@ -57,6 +57,18 @@ class Objective:
     @property
     def needs(self) -> frozenset[str]:
         return self.loss.needs | self.set.needs
+
+    def mass_from(self, steps: int) -> int:
+        """The optimiser step of ``steps`` from which ``mass`` holds.
+
+        Raises:
+            ConfigError: it never would.
+        """
+        first = round(self.delay * steps) if self.delay < 1 else int(self.delay)
+        if self.mass is not None and first >= steps:
+            problem = f"{self.delay:g} of {steps} steps leave none for method.mass; give a share of them, as 0.4"
+            raise ConfigError("method.delay", problem)
+        return first
 
 
 def build_objective(method: Mapping[str, Any], batch_size: int | None = None) -> Objective:
@@ -93,7 +105,7 @@ def build_objective(method: Mapping[str, Any], batch_size: int | None = None) ->
         target=method.get("target"),
         policy=method.get("policy"),
         mass=method.get("mass"),
-        delay=method.get("delay", 0),
+        delay=method.get("delay", 0.0),
         regret=method.get("regret", False),
     )
     for key, problem in (*problems(objective, "method."), *_group_problems(objective)):
@@ -111,7 +123,9 @@ def _group_problems(objective: Objective) -> Iterator[tuple[str, str]]:
     if objective.mass is not None and objective.oracle:
         yield "method.mass", "the oracle has weights of its own; leave out mass or oracle"
     if objective.delay and objective.mass is None:
-        yield "method.delay", f"{objective.delay} steps need method.mass"
+        yield "method.delay", f"{objective.delay:g} steps need method.mass"
+    if objective.delay > 1 and objective.delay != int(objective.delay):
+        yield "method.delay", f"{objective.delay:g} is neither a number of steps nor a share below 1"
     if objective.regret and not hasattr(objective.set, "attainable"):
         yield "method.regret", f"the set {objective.set.name} compares no groups; use set: group"
 

@@ -47,8 +47,10 @@ def test_a_run_with_groups_tells_what_speaks_for_them(small, groups: str) -> Non
     assert agreement == pytest.approx(1.0) if groups == "column" else agreement < 1
 
 
-def test_the_weights_hold_from_the_delay_on_and_sum_as_told(small) -> None:
-    weights = ("method=overlooked", "method.mass=0.4", "method.delay=2")
+@pytest.mark.parametrize("delay", ["2", "0.5"])
+def test_the_weights_hold_from_the_delay_on_and_sum_as_told(small, delay) -> None:
+    """Of four steps: two, or half of them."""
+    weights = ("method=overlooked", "method.mass=0.4", f"method.delay={delay}")
     config = small(*FEW, *weights, "groups=column", "groups.by=population")
     rows = prepared(config).rows
     weight, minority = rows.columns["weight"], rows.pairs.annotator == 1
@@ -107,6 +109,8 @@ def test_memberships_are_found_once_for_the_same_pairs(small) -> None:
         ),
         (["method=overlooked", "method.mass=1.2"], "method.mass: 1.2 is outside"),
         (["method=overlooked", "method.delay=-1"], "method.delay: -1"),
+        (["method=overlooked", "method.delay=2.5"], "method.delay: 2.5 is neither"),
+        (["method=overlooked", "method.delay=80"], "method.delay: 80 of "),
         (["groups=overlooked", "groups.layers=[]"], "groups.layers: "),
         (["groups=overlooked", "groups.doubt=1.5"], "groups.doubt: "),
         (["groups=overlooked", "+groups.fold=3"], "groups.fold: unknown key for overlooked"),
