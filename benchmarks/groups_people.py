@@ -65,7 +65,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("path", type=Path)
     parser.add_argument("--model", help="a name in conf/model; default: features of style")
-    parser.add_argument("--tastes", type=int, nargs="+", default=[2, 3])
+    parser.add_argument("--tastes", type=int, nargs="*", default=[2, 3])
     parser.add_argument("--read", type=int, default=0, help="show so many overlooked votes")
     options = parser.parse_args()
     with gzip.open(options.path, "rt", encoding="utf-8") as file:

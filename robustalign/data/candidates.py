@@ -169,16 +169,8 @@ def select_prompts(
         raise ConfigError("dataset.path", f"the chat template refuses every prompt of the {split} split")
     if not fits:
         raise ConfigError("model.max_length", f"{config.model.max_length} is shorter than every prompt and a reply")
-    return (
-        [prompt for prompt, _ in fits],
-        [ids for _, ids in fits],
-        facts
-        | {
-            REFUSED: bad,
-            TOO_LONG: tried - bad - len(fits),
-            NOT_NEEDED.format(split): len(prompts) - tried,
-        },
-    )
+    facts |= {REFUSED: bad, TOO_LONG: tried - bad - len(fits), NOT_NEEDED.format(split): len(prompts) - tried}
+    return [prompt for prompt, _ in fits], [ids for _, ids in fits], facts
 
 
 def _encoded(prompts: Sequence[Prompt], encoder: Encoder) -> Iterator[tuple[Prompt, Encoded | Unrenderable]]:

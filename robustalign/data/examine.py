@@ -16,6 +16,7 @@ from robustalign.data.prompts import Comparison, Turn, messages, plain_text
 from robustalign.data.reading import Account, Reading
 from robustalign.data.splits import prompt_key
 from robustalign.policies.encode import Encoder, Unrenderable
+from robustalign.policies.rendering import given
 from robustalign.progress import Pace
 
 
@@ -89,9 +90,7 @@ def rendered(
     Raises:
         Unrenderable: the chat template refuses them.
     """
-    encoded = encoder.rows([(messages(prompt), [messages(reply) for reply in replies])])[0]
-    if isinstance(encoded, Unrenderable):
-        raise encoded
+    encoded = given(encoder.rows([(messages(prompt), [messages(reply) for reply in replies])])[0])
     return encoded.prompt, encoded.replies
 
 
