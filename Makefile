@@ -46,7 +46,7 @@ test-browser: $(STAMP) ## the tests of the MLflow UI in a headless Chromium, whi
 	$(BIN)/pip install -q -c constraints.txt -e '.[browser]'
 	$(BIN)/pytest -q -rs -m browser tests/browser
 
-bench: $(STAMP) ## what robust training costs: ratios against DPO, TRL and a bare loop (4 minutes)
+bench: $(STAMP) ## what robust training costs: ratios against DPO, TRL and a bare loop (7 minutes)
 	$(BIN)/python benchmarks/shapes.py --short --json outputs/benchmarks/shapes.json
 	$(BIN)/python benchmarks/step_cost.py --json outputs/benchmarks/step_cost.json
 	$(BIN)/python benchmarks/sampling.py --json outputs/benchmarks/sampling.json

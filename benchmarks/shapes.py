@@ -6,8 +6,8 @@ repetition. Losses and gradients of the three DPOs are compared first. Beside ti
 operations of each, and for our DPO the share of the rate at which this machine multiplies matrices of that size: what a
 step could gain at most without doing less.
 
-    python benchmarks/shapes.py --short                     # the shipped model, two minutes
-    python benchmarks/shapes.py                             # the whole grid, half an hour
+    python benchmarks/shapes.py --short                     # the shipped model, four minutes
+    python benchmarks/shapes.py                             # the whole grid, more than an hour
     python benchmarks/shapes.py --device cuda --dtype bfloat16 --models llama_22m smollm2_135m
 """
 
