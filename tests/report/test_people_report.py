@@ -37,7 +37,7 @@ def run(folder, seed: int, accuracy: float, told: bool = True) -> SimpleNamespac
 
 def setting(folder, told: bool = True) -> SimpleNamespace:
     runs = {seed: run(folder, seed, 0.6 + 0.02 * seed, told) for seed in (0, 1)}
-    return SimpleNamespace(points=[Point(label="dpo", config={"method": {"name": "dpo"}}, runs=runs)])
+    return SimpleNamespace(split="test", points=[Point(label="dpo", config={"method": {"name": "dpo"}}, runs=runs)])
 
 
 def test_the_table_holds_the_worst_group_the_worst_people_and_their_agreement(tmp_path) -> None:
