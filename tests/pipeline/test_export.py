@@ -66,8 +66,8 @@ def test_merged_adapters_give_the_same_policy(small, tmp_path, kind) -> None:
     apart = export("lora", Path(config.paths.output), tmp_path / "apart")
     together = export("lora", Path(config.paths.output), tmp_path / "together", merged=True)
     assert (apart / "adapter_config.json").is_file() and not (together / "adapter_config.json").exists()
-    split = AutoPeftModelForCausalLM.from_pretrained(apart, dtype=torch.float32)
-    merged = AutoModelForCausalLM.from_pretrained(together, dtype=torch.float32)
+    split = AutoPeftModelForCausalLM.from_pretrained(apart, dtype=torch.float64)  # what is left is the merge's rounding
+    merged = AutoModelForCausalLM.from_pretrained(together, dtype=torch.float64)
     reference = Stages(config).reference
     assert float((logps(split) - logps(merged)).abs().max()) < 1e-5
     assert float((logps(split) - logps(reference)).abs().max()) > 1e-2
