@@ -37,7 +37,7 @@ def main() -> int:
             if code := _call("report", f"experiment={experiment}", *(w for w in words if _places(w))):
                 return code
     output = Path(next((w.partition("=")[2] for w in words if w.startswith("paths.output=")), "outputs"))
-    sweep = "robustalign train -m experiment=radius_sweep   (55 runs, about 25 minutes on 2 cores)"
+    sweep = "robustalign train -m experiment=radius_sweep   (55 runs, about 45 minutes on 2 cores)"
     print(f"\nThe full radius sweep:  {sweep}")
     print(f"Compare runs:           mlflow ui --backend-store-uri sqlite:///{output.expanduser()}/mlflow.db")
     return 0
