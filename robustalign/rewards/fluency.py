@@ -14,6 +14,7 @@ from robustalign.errors import ConfigError
 from robustalign.policies.encode import Encoder
 from robustalign.policies.load import load_model, load_tokenizer
 from robustalign.policies.logprobs import score_completions
+from robustalign.policies.rendering import given
 from robustalign.rewards import Device, Scorer, Size
 
 
@@ -32,12 +33,13 @@ def build(assets: Path, path: str, max_length: Size = 512, batch_size: Size = 64
 
     def score(prompts: Sequence[str], replies: Sequence[str]) -> np.ndarray:
         model, encoder = _loaded(str(Path(path).expanduser()), device)
-        starts, ends = [], []
-        for prompt, reply in zip(prompts, replies, strict=True):
-            messages = [{"role": "user", "content": prompt}]
-            ids = encoder.reply(messages, [{"role": "assistant", "content": reply}])[: max_length - 1]
-            ends.append(ids)
-            starts.append(encoder.prompt(messages)[-(max_length - len(ids)) :])
+        talks = [
+            ([{"role": "user", "content": prompt}], [[{"role": "assistant", "content": reply}]])
+            for prompt, reply in zip(prompts, replies, strict=True)
+        ]
+        rows = [given(row) for row in encoder.rows(talks)]
+        ends = [row.replies[0][: max_length - 1] for row in rows]
+        starts = [row.prompt[-(max_length - len(end)) :] for row, end in zip(rows, ends, strict=True)]
         logps = score_completions(model, starts, ends, pad=encoder.pad, batch_size=batch_size).double().numpy()
         return logps / np.array([len(ids) for ids in ends])
 
