@@ -26,6 +26,7 @@ from robustalign.shifts import Populations, Recorded, ScorerShift, Standards
 SETTING = ("model", "dataset", "shift", "reward")
 MEASURED = ("splits", "replies", "pairs_per_prompt")  # of evaluation: what the numbers are
 FEW_SEEDS = 5
+UNTESTED = "no run was tested: these are validation prompts, on which settings are chosen and nothing is shown"
 
 
 @dataclass
@@ -167,6 +168,8 @@ def _setting(name: str, runs: Sequence[Run], shared: Sequence[str]) -> Setting:
         point.runs[run.seed] = run
     ordered = sorted(points.values(), key=lambda p: (not p.plain, p.oracle, p.method, p.strength, p.label))
     setting = Setting(name, runs[0].config, ordered, warnings)
+    if setting.split != "test":
+        setting.warnings.append(UNTESTED)
     setting.warnings += [*_seeds(setting), *_scales(setting), *_budgets(setting), *_controls(setting)]
     return setting
 
@@ -243,8 +246,6 @@ def _scales(setting: Setting) -> Iterator[str]:
     if len(set(sizes.values())) > 1:
         in_words = ", ".join(f"{label} N={size}" for label, size in sizes.items())
         yield f"batch sizes differ ({in_words}): a radius means another worst case at another N"
-    if setting.split != "test":
-        yield "no run was tested: these are validation prompts, on which settings are chosen and nothing is shown"
     betas = {point.label: point.beta for point in setting.points}
     if len(set(betas.values())) > 1:
         in_words = ", ".join(f"{label} {_show(beta)}" for label, beta in betas.items())
