@@ -110,14 +110,17 @@ class Worth:
             return self.components[WHOLE]
         there = with_data(self.components, self.shift) if name in SUMMARIES else []
         if name == "worst":
-            return reduce(self.metric.worse, map(self.of, there))
+            return reduce(self.metric.worse, map(self.of, _ends(there, self.shift)))
         shares = _area(there, self.shift) if name == "area" else self.shift.shares(None if name == "nominal" else name)
-        return _mixed(shares, self._stacked)
+        return self._mixed(shares)
 
-    @cached_property
-    def _stacked(self) -> np.ndarray:
-        nothing = np.full(np.shape(next(iter(self.components.values()))), np.nan)
-        return np.stack([self.components.get(component.name, nothing) for component in self.shift.components])
+    def _mixed(self, shares: np.ndarray) -> np.ndarray:
+        """``[...]``: mean over the components that have a share; the others cannot spoil it."""
+        mixed = np.zeros(np.shape(next(iter(self.components.values()))))
+        for component, share in zip(self.shift.components, shares.tolist(), strict=True):
+            if share > 0:
+                mixed += share * self.components.get(component.name, np.nan)
+        return mixed
 
 
 def by_target(components: Mapping[str, np.ndarray], shift: Populations, metric: Metric) -> dict[str, np.ndarray]:
@@ -130,6 +133,17 @@ def with_data(components: Collection[str], shift: Populations) -> list[str]:
     """The targets all of whose components are among these."""
     lacking = np.array([component.name not in components for component in shift.components])
     return [name for name in shift.names if not shift.shares(name)[lacking].any()]
+
+
+def _ends(targets: Sequence[str], shift: Populations) -> Sequence[str]:
+    """Of these targets those that can be worst: where all lie on a line of shares its two ends, for what is linear in
+    the shares is least and largest there; else all."""
+    shares = np.stack([shift.shares(name) for name in targets])
+    along = shares - shares[0]
+    direction = along[np.abs(along).sum(1).argmax()]
+    place = along @ direction
+    on_line = np.allclose(along * (direction @ direction), np.outer(place, direction), rtol=0, atol=1e-12)
+    return [targets[i] for i in sorted({int(place.argmin()), int(place.argmax())})] if on_line else targets
 
 
 def _area(targets: Sequence[str], shift: Populations) -> np.ndarray:
@@ -159,14 +173,6 @@ def interval(draws: np.ndarray, confidence: float) -> tuple[float, float]:
         return float("nan"), float("nan")
     low, high = np.quantile(finite, [tail, 1 - tail])
     return float(low), float(high)
-
-
-def _mixed(shares: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """``[...]``: mean of ``values [C, ...]`` over the components that have a share; the others cannot spoil it."""
-    used = np.flatnonzero(shares > 0)
-    if len(used) == len(shares):
-        return np.tensordot(shares, values, 1)
-    return shares[used[0]] * values[used[0]] if len(used) == 1 else np.tensordot(shares[used], values[used], 1)
 
 
 def per_prompt(cells: Cells, *, control: Control, split: str, last_step: int) -> pd.DataFrame:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
 
 import pandas as pd
@@ -27,7 +28,7 @@ from robustalign.report.pictures.training import HISTORIES
 from robustalign.report.settings import Setting, settings
 from robustalign.report.style import Look, drawing, save, undrawable
 
-CURVE_RUNS = 60  # runs whose training is drawn, at most
+CURVE_RUNS = 60  # runs whose training is drawn and timed, at most: every point's first seed, then its second, ...
 BEYOND = "A method is robust beyond a smaller step from the reference only above the black curves."
 CHOSEN = (
     "what each rule chose by validation prompts, its test values as differences to dpo (more is better), and how much "
@@ -235,7 +236,8 @@ class _Report:
     def _histories(self) -> pd.DataFrame:
         from robustalign.tracking.files import histories
 
-        runs = [run.run_id for point in self.setting.points for _, run in sorted(point.runs.items())]
+        by_seed = zip_longest(*([point.runs[s].run_id for s in point.seeds] for point in self.setting.points))
+        runs = [run for of_a_seed in by_seed for run in of_a_seed if run is not None]
         return histories(self.uri, runs[:CURVE_RUNS], HISTORIES)
 
 

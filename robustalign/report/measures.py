@@ -23,8 +23,8 @@ from robustalign.report.load import Run
 from robustalign.report.settings import Setting
 from robustalign.report.statistics import Estimate
 
-KEPT = 128
-"""Values that are held at a time: of ninety seeds each takes 3 MB, and is computed again in 50 ms."""
+KEPT = 64
+"""Values that are held at a time: of ninety seeds each takes 3 MB, and is computed again in 40 ms."""
 WORDS = ["control", "split", "metric", "component"]  # with the step they say what a prompt's numbers are of
 Components = dict[str, tuple[np.ndarray, np.ndarray]]  # by name: totals [P] and counts [P], as they are stored
 

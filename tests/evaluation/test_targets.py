@@ -148,3 +148,22 @@ def test_an_interval_leaves_half_of_the_rest_on_each_side() -> None:
     draws = np.append(np.arange(101.0), np.nan)
     assert interval(draws, 0.9) == pytest.approx((5, 95))
     assert np.isnan(interval(np.array([np.nan]), 0.9)).all()
+
+
+def test_the_worst_of_many_targets_is_the_worst_of_all_of_them() -> None:
+    """On a line of populations, where the two ends are enough, and in a plane, where no two are."""
+    rng = np.random.default_rng(3)
+    line = {f"t{k}": [1 - k / 7, k / 7] for k in range(8)}
+    plane = {"u": [0.8, 0.1, 0.1], "v": [0.1, 0.8, 0.1], "w": [0.1, 0.1, 0.8], "middle": [0.3, 0.3, 0.4]}
+    for targets in (line, plane):
+        names = list("abc"[: len(next(iter(targets.values())))])
+        config = ShiftConfig(
+            name="x", objectives=names, nominal=next(iter(targets.values())), targets=targets, combine="population"
+        )
+        where = ScorerShift(config, Standards({name: np.array([0.0, 1.0]) for name in names}))
+        values = {component.name: rng.normal(size=(500, 2)) for component in where.components}
+        for metric, least in (("reward", np.min), ("loss", np.max)):
+            worth = Worth(values, where, METRICS[metric])
+            np.testing.assert_allclose(
+                worth.of("worst"), least([worth.of(name) for name in targets], axis=0), atol=1e-15
+            )

@@ -159,6 +159,14 @@ def test_one_seed_is_said_to_be_one(tmp_path):
     assert costs["step_seconds_ratio"].notna().all() and costs["step_seconds_ratio_low"].isna().all()
 
 
+def test_every_point_is_timed_where_runs_are_more_than_are_read(output, monkeypatch):
+    """Four of eight runs are read: one of each point, not all of the first two."""
+    monkeypatch.setattr("robustalign.report.build.CURVE_RUNS", 4)
+    words_of(output, "demo")
+    costs = pd.read_csv(output / "reports" / "demo" / "costs.csv")
+    assert len(costs) == 4 and costs["step_seconds_ratio"].notna().all()
+
+
 def test_an_unfinished_sweep_is_reported_as_far_as_it_is(tmp_path):
     """dpo has two of its three seeds, kldpo one that runs and one that failed, wdpo nothing."""
     sweep = make(tmp_path, ("dpo", "kldpo_t1", "wdpo_r0.03"), (0, 1, 2), scene=Scene(prompts=40))
