@@ -7,6 +7,7 @@ smaller (the shrinkage curve), and dpo along its steps. All comparisons are pair
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 
@@ -28,6 +29,7 @@ class Comparison:
         baseline = measures.setting.baseline
         assert baseline is not None
         self.measures, self.setting, self.dpo = measures, measures.setting, baseline
+        self.tuned = cache(self._tuned)
 
     def values(self, policy: Policy, metric: Metric, split: str | None = None) -> Values | None:
         """A policy's values; None if not every run of its point has them."""
@@ -147,7 +149,7 @@ class Comparison:
         spread = anchor[0].of("worst") - anchor[-1].of("worst")
         return statistics.from_draws(np.min(margins, axis=0), spread, anchor[0].prompts)
 
-    def tuned(self, metric: Metric, target: str) -> Policy | None:
+    def _tuned(self, metric: Metric, target: str) -> Policy | None:
         """dpo at the learning rate and step with the best validation value at ``target``; None without any value."""
         scored = []
         for policy in (policy for curve in self.step_curves() for policy in curve if policy.control != REFERENCE):

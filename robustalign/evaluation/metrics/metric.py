@@ -48,8 +48,11 @@ def ratio_of_totals(total: np.ndarray, count: np.ndarray, weights: np.ndarray) -
     Returns:
         ``[D, ...]``; nan where no prompt has a value.
     """
+    rows = count.reshape(-1, count.shape[-1])
+    alike = len(rows) > 0 and bool((rows == rows[0]).all())  # as where every seed has the same prompts
+    counts = (weights @ rows[0]).reshape(-1, *[1] * (count.ndim - 1)) if alike else _weighted(weights, count)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return _weighted(weights, total) / _weighted(weights, count)
+        return _weighted(weights, total) / counts
 
 
 def _weighted(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
