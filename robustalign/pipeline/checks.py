@@ -7,7 +7,7 @@ from pathlib import Path
 from transformers import AutoConfig
 
 from robustalign.cache import ArtefactCache
-from robustalign.config import Config
+from robustalign.config import Config, TrainerConfig
 from robustalign.data.candidates import check_source, split_rows
 from robustalign.data.whole_groups import columns_of
 from robustalign.errors import ConfigError, choices
@@ -24,7 +24,7 @@ from robustalign.training.objective import Objective, build_objective
 
 
 def check_config(config: Config) -> list[str]:
-    """Refuse everything that can be refused without loading a model; lines that tell of the data.
+    """Refuse everything that can be refused without loading a model; lines to print of what is allowed but odd.
 
     Raises:
         ConfigError: see its message.
@@ -56,7 +56,17 @@ def check_config(config: Config) -> list[str]:
         raise ConfigError("model.quantization", "needs a CUDA device; take model.quantization=null here")
     if config.model.quantization is not None:
         quantization(config.model)
-    return [*([] if account is None else told_of_rows(config, account)), *unmeasured]
+    cold = [] if objective.policy is not None else _never_warm(config.trainer)
+    return [*([] if account is None else told_of_rows(config, account)), *unmeasured, *cold]
+
+
+def _never_warm(trainer: TrainerConfig) -> list[str]:
+    """A line where training ends before the learning rate has reached its peak."""
+    steps, warmup = trainer.max_steps, trainer.warmup_steps
+    if steps is None or steps > warmup:
+        return []
+    problem = f"{warmup} of {steps} steps, so the learning rate ends at {steps / (warmup + 1):.0%} of its peak"
+    return [f"trainer.warmup_steps: {problem}; take trainer.warmup_steps={steps // 8}"]
 
 
 def _check_limits(config: Config) -> None:
