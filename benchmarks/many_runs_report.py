@@ -17,7 +17,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from robustalign.report.build import _Report
+from robustalign.report.build import SettingReport
 from robustalign.report.load import Run, load_runs
 from robustalign.report.settings import settings
 
@@ -39,7 +39,7 @@ def main() -> None:
         many = multiplied(finished, max(1, round(options.runs / len(finished))), Path(folder))
         before, wall, cpu = peak_mb(), time.perf_counter(), time.process_time()
         for setting in settings(many):
-            _Report(setting, options.experiment, uri, Path(folder) / "report", 2000).write()
+            SettingReport(setting, options.experiment, uri, Path(folder) / "report", 2000).write()
         found = {
             "runs": len(many),
             "seconds": time.perf_counter() - wall,

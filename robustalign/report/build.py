@@ -74,7 +74,7 @@ def build(experiment: str, uri: str, output: Path, folder: Path, sweep: str | No
     runs, finished = finished_settings(uri, experiment, output, sweep)
     places = in_file_names([setting.name for setting in finished]) if len(finished) > 1 else ["."]
     reports = [
-        _Report(setting, experiment, uri, folder / place, draws)
+        SettingReport(setting, experiment, uri, folder / place, draws)
         for setting, place in zip(finished, places, strict=True)
     ]
     words = "\n\n".join([report.write() for report in reports])
@@ -100,7 +100,7 @@ def finished_settings(uri: str, experiment: str, output: Path, sweep: str | None
     return runs, finished
 
 
-class _Report:
+class SettingReport:
     """The report of one setting."""
 
     def __init__(self, setting: Setting, experiment: str, uri: str, folder: Path, draws: int) -> None:
