@@ -35,6 +35,8 @@ def main() -> None:
     output = options.output.absolute()
     uri = f"sqlite:///{output / 'mlflow.db'}"
     finished = [run for run in load_runs(uri, options.experiment, output, None) if run.has_results]
+    if not finished:
+        parser.error(f"{options.experiment!r} has no finished run in {output}")
     with tempfile.TemporaryDirectory() as folder:
         many = multiplied(finished, max(1, round(options.runs / len(finished))), Path(folder))
         before, wall, cpu = peak_mb(), time.perf_counter(), time.process_time()

@@ -24,7 +24,7 @@ from robustalign.report.settings import Setting
 from robustalign.report.statistics import Estimate
 
 KEPT = 64
-"""Values that are held at a time: of ninety seeds each takes 3 MB, and is computed again in 40 ms."""
+"""Values that are held at a time: of ninety seeds each takes 3 MB, and is computed again in 10 ms."""
 WORDS = ["control", "split", "metric", "component"]  # with the step they say what a prompt's numbers are of
 Components = dict[str, tuple[np.ndarray, np.ndarray]]  # by name: totals [P] and counts [P], as they are stored
 
